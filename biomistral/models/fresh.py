@@ -1,0 +1,114 @@
+"""Make a model from nothing: a byte-pair tokenizer trained on texts, and random weights.
+
+The tokenizer is of the kind of Mistral 7B v0.1: byte-pair encoding with ``▁`` for blanks, byte
+fallback, ``<unk> <s> </s>`` as ids 0, 1, 2 and ``<s>`` put in front. Unlike that one it has a
+pre-tokenizer (a token never spans two words), which makes it a thousand times faster to train.
+Knows nothing about where texts come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from biomistral.errors import InputError
+from biomistral.recipe.settings import Architecture
+
+if TYPE_CHECKING:
+    from transformers import MistralForCausalLM, PreTrainedTokenizerFast
+
+SPECIAL_TOKENS = ("<unk>", "<s>", "</s>")
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
+    """Train a tokenizer of at most ``vocabulary_size`` tokens; the same texts give the same one.
+
+    Raises ``InputError`` if there is no text.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
+    tokenizer = Tokenizer(
+        models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True)  # noqa: S106
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.Metaspace(prepend_scheme="first")]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=[*SPECIAL_TOKENS, *byte_tokens],
+        show_progress=False,
+    )
+    seen = 0
+
+    def counted() -> Iterable[str]:
+        nonlocal seen
+        for text in texts:
+            seen += 1
+            yield text
+
+    tokenizer.train_from_iterator(counted(), trainer)
+    if not seen:
+        raise InputError("tokenizer: there is no text to train it on; the corpora are empty")
+    tokenizer = _bytes_as_plain_tokens(tokenizer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",  # noqa: S106
+        bos_token="<s>",  # noqa: S106
+        eos_token="</s>",  # noqa: S106
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _bytes_as_plain_tokens(tokenizer: Tokenizer) -> Tokenizer:  # noqa: F821
+    """Strip the byte tokens of their special status, or text saying ``<0x41>`` would become one."""
+    import json
+
+    from tokenizers import Tokenizer
+
+    state = json.loads(tokenizer.to_str())
+    state["added_tokens"] = [t for t in state["added_tokens"] if t["content"] in SPECIAL_TOKENS]
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def fresh_model(
+    architecture: Architecture, tokenizer: PreTrainedTokenizerFast, *, seed: int
+) -> MistralForCausalLM:
+    """Make a float32 Mistral model with random weights whose embedding fits the tokenizer."""
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+
+    config = MistralConfig(
+        **architecture.model_dump(),
+        vocab_size=len(tokenizer),
+        sliding_window=None,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        attention_dropout=0.0,
+        dtype="float32",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MistralForCausalLM(config)
+
+
+def save_fresh_model(
+    architecture: Architecture, texts: Iterable[str], vocabulary_size: int, folder: Path, seed: int
+) -> None:
+    """Write a tokenizer trained on ``texts`` and a random model that fits it to ``folder``."""
+    tokenizer = train_tokenizer(texts, vocabulary_size)
+    fresh_model(architecture, tokenizer, seed=seed).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

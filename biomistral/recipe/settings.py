@@ -1,0 +1,461 @@
+"""The settings of each step: what may be written in a recipe, with meaning, unit and range.
+
+One class per kind of entry; the text of each field is what ``biomistral recipe explain`` and
+``docs/recipe.md`` print. Knows nothing about files, names of other entries or the order of steps.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
+
+from biomistral.languages import LANGUAGES
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Licence = Literal["CC0", "CC-BY", "CC-BY-SA", "CC-BY-ND", "CC-BY-NC", "CC-BY-NC-SA", "CC-BY-NC-ND"]
+
+
+def _known_language(code: str) -> str:
+    if code not in LANGUAGES:
+        raise ValueError(f"{code!r} is not one of {', '.join(LANGUAGES)}")
+    return code
+
+
+LanguageCode = Annotated[str, AfterValidator(_known_language)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys are errors and values cannot be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+class StoredModel(Settings):
+    """A checkpoint that exists: a folder, or an id on the Hugging Face hub."""
+
+    path: str = Field(description="Folder with a Transformers checkpoint, or a hub id owner/name.")
+    revision: str | None = Field(
+        None, description="Commit of the hub repository; name it, so that a run can be repeated."
+    )
+
+
+class Architecture(Settings):
+    """Shape of a Mistral model made from scratch; names and meanings as in MistralConfig."""
+
+    hidden_size: int = Field(ge=8, description="Width of the residual stream.")
+    intermediate_size: int = Field(ge=8, description="Width of the feed-forward layer.")
+    num_hidden_layers: int = Field(ge=1, description="Number of layers.")
+    num_attention_heads: int = Field(ge=1, description="Number of query heads.")
+    num_key_value_heads: int = Field(ge=1, description="Number of key and value heads.")
+    max_position_embeddings: int = Field(2048, ge=16, description="Longest context, in tokens.")
+    rope_theta: float = Field(10_000.0, gt=0, description="Base of the rotary frequencies.")
+    tie_word_embeddings: bool = Field(
+        False, description="Whether the output head is the transposed embedding."
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Architecture:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
+                f"{self.num_attention_heads}"
+            )
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads {self.num_attention_heads} is not a multiple of "
+                f"num_key_value_heads {self.num_key_value_heads}"
+            )
+        return self
+
+
+class TokenizerTraining(Settings):
+    """A byte-pair tokenizer with byte fallback, trained on corpora of this recipe."""
+
+    corpora: list[str] = Field(min_length=1, description="Names of the corpora to train it on.")
+    vocabulary_size: int = Field(ge=300, description="Number of tokens, special ones included.")
+
+
+class FreshModel(Settings):
+    """A model with random weights, to pre-train from nothing."""
+
+    architecture: Architecture = Field(description="Shape of the model.")
+    tokenizer: TokenizerTraining = Field(description="How its tokenizer is made.")
+
+
+def _model_form(value: Any) -> str:
+    if isinstance(value, FreshModel):
+        return "fresh"
+    return "fresh" if isinstance(value, dict) and "architecture" in value else "stored"
+
+
+ModelSource = Annotated[
+    Annotated[StoredModel, Tag("stored")] | Annotated[FreshModel, Tag("fresh")],
+    Discriminator(_model_form),
+]
+
+
+# --- corpus ---------------------------------------------------------------------------------------
+
+
+class CorpusSettings(Settings):
+    """Articles or plain text to packed rows of tokens."""
+
+    name: Name = Field("corpus", description="Name of the tokens it makes.")
+    articles: list[str] = Field(
+        default_factory=list, description="Glob patterns of JATS or NLM XML files (.xml, .nxml)."
+    )
+    texts: list[str] = Field(
+        default_factory=list,
+        description="Glob patterns of plain text files (.txt), one document a file, or .jsonl "
+        "files with a text field (and optionally id, language, licence) per line.",
+    )
+    licences: list[Licence] = Field(
+        default=["CC0", "CC-BY", "CC-BY-SA", "CC-BY-ND"],
+        description="Licences of articles that may enter; an unclear licence never does.",
+    )
+    languages: list[LanguageCode] = Field(
+        default=list(LANGUAGES), description="Languages of documents that may enter."
+    )
+    minimum_words: int = Field(
+        50, ge=0, description="Shorter documents are dropped (for zh: two characters a word)."
+    )
+    tokenizer: str | None = Field(
+        None,
+        description="Model whose tokenizer is used; by default the one declared under models that "
+        "the training on this corpus goes back to.",
+    )
+    sequence_length: int = Field(2048, ge=16, description="Length of a row, in tokens.")
+    packing: Literal["best_fit", "concatenate"] = Field(
+        "best_fit",
+        description="best_fit cuts no document that fits into a row (arXiv 2404.10830); "
+        "concatenate joins all and cuts at the row length, as published.",
+    )
+    held_out_fraction: Fraction = Field(
+        0.0, description="Share of the documents kept apart, to measure perplexity on."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_pattern_is_a_list(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            value = dict(value)
+            for key in ("articles", "texts"):
+                if isinstance(value.get(key), str):
+                    value[key] = [value[key]]
+        return value
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> CorpusSettings:
+        if not self.articles and not self.texts:
+            raise ValueError("names no source; give articles, texts or both")
+        return self
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+class PretrainSettings(Settings):
+    """Continued (or first) pre-training on a corpus with the next-token loss."""
+
+    name: Name = Field(description="Name of the model it makes.")
+    model: str = Field(description="Model to start from.")
+    corpus: str | None = Field(None, description="Corpus to train on; may be left out if only one.")
+    epochs: float = Field(1.0, gt=0, description="Passes over the corpus.")
+    learning_rate: float = Field(2.0e-5, gt=0, lt=1, description="Peak learning rate of AdamW.")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="Course of the learning rate after the warm-up."
+    )
+    warmup_fraction: Fraction = Field(0.0, description="Share of the steps with rising rate.")
+    weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay of AdamW.")
+    max_gradient_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    rows_per_step: int = Field(
+        32, ge=1, description="Rows on one device in one forward pass (the micro-batch)."
+    )
+    accumulation_steps: int = Field(1, ge=1, description="Forward passes per optimizer step.")
+    precision: Literal["bfloat16", "float32"] = Field(
+        "bfloat16", description="Type of the arithmetic; weights are kept and saved in it too."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass: less memory, more time."
+    )
+    cross_document_attention: bool = Field(
+        False,
+        description="Let documents in one row attend to each other and the loss cross their "
+        "borders, as published; by default they do not.",
+    )
+    save_every_steps: int = Field(
+        200, ge=1, description="Optimizer steps between two resumable checkpoints."
+    )
+    seed: int | None = Field(None, ge=0, description="Of the order of rows; default: the recipe's.")
+
+
+# --- merging --------------------------------------------------------------------------------------
+
+
+class FilteredValue(Settings):
+    """A value for the tensors whose name contains ``filter``; without one, for all the rest."""
+
+    filter: str | None = Field(None, description="Part of a tensor name, such as self_attn or mlp.")
+    value: float | list[float] = Field(description="A number, or a gradient over the layers.")
+
+
+# A number; a gradient over depth; or the first filter that matches a tensor's name.
+Parameter = float | list[float] | list[FilteredValue]
+
+
+def _within_unit(value: Parameter) -> Parameter:
+    for number in parameter_numbers(value):
+        if not 0 <= number <= 1:
+            raise ValueError(f"{number} is outside 0 to 1")
+    return value
+
+
+def _density(value: Parameter) -> Parameter:
+    for number in parameter_numbers(value):
+        if not 0 < number <= 1:
+            raise ValueError(f"density {number} is outside (0, 1]")
+    return value
+
+
+def parameter_numbers(value: Parameter) -> list[float]:
+    """All numbers that a parameter can take."""
+    if isinstance(value, float | int):
+        return [float(value)]
+    numbers: list[float] = []
+    for item in value:
+        numbers += parameter_numbers(item.value if isinstance(item, FilteredValue) else item)
+    return numbers
+
+
+UnitParameter = Annotated[Parameter, AfterValidator(_within_unit)]
+DensityParameter = Annotated[Parameter, AfterValidator(_density)]
+
+
+class MergeInput(Settings):
+    """One model of a merge."""
+
+    model: str = Field(description="Name of the model.")
+
+
+class WeightedInput(MergeInput):
+    """One model of a merge, with its weight."""
+
+    weight: Parameter = Field(1.0, description="Factor of the model (or of its task vector).")
+
+
+class SparseInput(WeightedInput):
+    """One model of a sparse merge, with its weight and density."""
+
+    density: DensityParameter = Field(1.0, description="Share of its task vector that is kept.")
+
+
+class _Merge(Settings):
+    name: Name = Field(description="Name of the model it makes.")
+    dtype: Literal["bfloat16", "float16", "float32"] | None = Field(
+        None, description="Type of the merged weights; default: that of the base model."
+    )
+
+
+class LinearMerge(_Merge):
+    """Weighted mean of models (model soups, arXiv 2203.05482)."""
+
+    method: Literal["linear"] = Field(description="linear")
+    base: str | None = Field(
+        None, description="Model that gives config and tokenizer; default: the first of models."
+    )
+    models: list[WeightedInput] = Field(min_length=2, description="The models to average.")
+    normalize: bool = Field(True, description="Divide by the sum of the weights.")
+
+
+class SlerpMerge(_Merge):
+    """Spherical interpolation between a base and one other model."""
+
+    method: Literal["slerp"] = Field(description="slerp")
+    base: str = Field(description="The model at t = 0; gives config and tokenizer.")
+    models: list[MergeInput] = Field(min_length=1, max_length=1, description="The model at t = 1.")
+    t: UnitParameter = Field(description="Place between base (0) and the other model (1).")
+
+
+class TaskArithmeticMerge(_Merge):
+    """Base plus weighted task vectors (arXiv 2212.04089)."""
+
+    method: Literal["task_arithmetic"] = Field(description="task_arithmetic")
+    base: str = Field(description="The model the task vectors are differences to.")
+    models: list[WeightedInput] = Field(min_length=1, description="The fine-tuned models.")
+    normalize: bool = Field(False, description="Divide by the sum of the weights.")
+    scale: float = Field(1.0, description="Factor of the summed task vector (lambda).")
+
+
+class TiesMerge(_Merge):
+    """Trim, elect sign and merge task vectors (TIES, arXiv 2306.01708)."""
+
+    method: Literal["ties"] = Field(description="ties")
+    base: str = Field(description="The model the task vectors are differences to.")
+    models: list[SparseInput] = Field(min_length=1, description="The fine-tuned models.")
+    normalize: bool = Field(
+        True,
+        description="Divide each element by the weights that took part; a single model then "
+        "forgets its weight.",
+    )
+    scale: float = Field(1.0, description="Factor of the summed task vector (lambda).")
+
+
+class DareMerge(_Merge):
+    """Drop and rescale task vectors at random (DARE, arXiv 2311.03099), summed or with TIES signs."""
+
+    method: Literal["dare_ties", "dare_linear"] = Field(
+        description="dare_ties elects a sign per element; dare_linear does not."
+    )
+    base: str = Field(description="The model the task vectors are differences to.")
+    models: list[SparseInput] = Field(min_length=1, description="The fine-tuned models.")
+    normalize: bool = Field(False, description="Divide by the weights that took part.")
+    scale: float = Field(1.0, description="Factor of the summed task vector (lambda).")
+    rescale: Literal["density", "l1_norm", "none"] = Field(
+        "density",
+        description="density: kept entries times 1/density, as in the paper; l1_norm: to the L1 "
+        "norm of the whole vector, as mergekit does since 2025.",
+    )
+    seed: int | None = Field(None, ge=0, description="Of the dropping; default: the recipe's.")
+
+
+MergeSettings = Annotated[
+    LinearMerge | SlerpMerge | TaskArithmeticMerge | TiesMerge | DareMerge,
+    Field(discriminator="method"),
+]
+
+
+# --- quantization ---------------------------------------------------------------------------------
+
+
+class BitsandbytesQuantization(Settings):
+    """Weights in 8 bits (LLM.int8, arXiv 2208.07339) or 4 bits (NF4, arXiv 2305.14314)."""
+
+    name: Name = Field(description="Name of the model it makes.")
+    model: str = Field(description="Model to quantize.")
+    method: Literal["bitsandbytes"] = Field(description="bitsandbytes")
+    bits: Literal[4, 8] = Field(description="Bits per weight.")
+    double_quantization: bool = Field(False, description="Quantize the scales too (4 bits only).")
+
+    @model_validator(mode="after")
+    def _double_needs_four_bits(self) -> BitsandbytesQuantization:
+        if self.double_quantization and self.bits == 8:
+            raise ValueError("double_quantization has no effect with bits: 8; leave it out")
+        return self
+
+
+class AwqQuantization(Settings):
+    """Activation-aware 4-bit weights (AWQ, arXiv 2306.00978) in the standard GEMM layout."""
+
+    name: Name = Field(description="Name of the model it makes.")
+    model: str = Field(description="Model to quantize.")
+    method: Literal["awq"] = Field(description="awq")
+    bits: Literal[4] = Field(4, description="Bits per weight.")
+    group_size: int = Field(128, ge=8, description="Weights that share one scale and zero point.")
+    corpus: str | None = Field(
+        None, description="Corpus for calibration; may be left out if there is only one."
+    )
+    calibration_rows: int = Field(64, ge=1, description="Rows of that corpus used.")
+
+
+QuantizeSettings = Annotated[
+    BitsandbytesQuantization | AwqQuantization, Field(discriminator="method")
+]
+
+
+# --- benchmark and evaluation ---------------------------------------------------------------------
+
+
+class BenchmarkSettings(Settings):
+    """Where the questions come from."""
+
+    data: str = Field(
+        description="Folder with the published files (see docs/benchmark.md), or with one folder "
+        "per task of your own, each with a task.yaml."
+    )
+
+
+class EnsembleSettings(Settings):
+    """A model that does not exist: the mean of several models' probabilities."""
+
+    name: Name = Field(description="Name under which it is reported.")
+    models: list[str] = Field(min_length=2, description="Evaluated models to combine.")
+
+
+class EvaluateSettings(Settings):
+    """Few-shot multiple-choice evaluation."""
+
+    models: list[str] = Field(min_length=1, description="Models to evaluate, in table order.")
+    tasks: Literal["all"] | list[str] = Field("all", description="all, or names of tasks.")
+    languages: list[LanguageCode] = Field(
+        default=["en"], min_length=1, description="Languages of the questions."
+    )
+    shots: int = Field(3, ge=0, description="Worked examples before each question.")
+    seeds: list[int] = Field(
+        default=[1, 2, 3], min_length=1, description="One evaluation each: they draw the examples."
+    )
+    scoring: list[Literal["letter", "cloze"]] = Field(
+        default=["letter"],
+        min_length=1,
+        description="letter: probability of each choice's letter after the prompt; cloze: "
+        "probability of each choice's text per byte, choices not shown.",
+    )
+    limit: int | None = Field(
+        None, ge=1, description="At most this many test questions per task and language."
+    )
+    batch_tokens: int = Field(
+        16_384, ge=64, description="Most tokens in one forward pass: bounds the memory."
+    )
+    precision: Literal["bfloat16", "float32"] = Field(
+        "bfloat16", description="Type of the arithmetic (of the unquantized parts)."
+    )
+    ensembles: list[EnsembleSettings] = Field(
+        default_factory=list, description="Ensembles of evaluated models."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_scoring_is_a_list(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("scoring"), str):
+            value = {**value, "scoring": [value["scoring"]]}
+        return value
+
+
+# --- the recipe -----------------------------------------------------------------------------------
+
+
+class Recipe(Settings):
+    """One run: models, and the steps that make more models, questions, scores and a report."""
+
+    name: Name = Field(description="Name of the run; its folder below --out.")
+    seed: int = Field(42, ge=0, description="Seed of every step that does not name its own.")
+    models: dict[Name, ModelSource] = Field(
+        default_factory=dict, description="Models to start from, by name."
+    )
+    corpus: list[CorpusSettings] = Field(
+        default_factory=list, description="Corpora; a single one may be written without a list."
+    )
+    pretrain: list[PretrainSettings] = Field(default_factory=list, description="Training runs.")
+    merge: list[MergeSettings] = Field(default_factory=list, description="Merged models.")
+    quantize: list[QuantizeSettings] = Field(default_factory=list, description="Quantized models.")
+    benchmark: BenchmarkSettings | None = Field(None, description="Source of the questions.")
+    evaluate: EvaluateSettings | None = Field(None, description="What is measured on what.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_corpus_is_a_list(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("corpus"), dict):
+            value = {**value, "corpus": [value["corpus"]]}
+        return value

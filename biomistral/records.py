@@ -1,0 +1,196 @@
+"""The records that travel between rooms, and how they lie in Parquet.
+
+A record holds facts and no behaviour beyond checking itself. Accuracy, calibration, ensembles
+and every table are functions of ``Prediction`` alone; nothing is ever read back from a file name.
+Knows nothing about models, prompts or tasks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from biomistral.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Split = Literal["train", "validation", "test"]
+Scoring = Literal["letter", "cloze"]
+LETTERS = "ABCDEFGHIJ"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One multiple-choice question. ``gold`` is an index into ``choices``, never a letter."""
+
+    id: str  # unique within task, language and split; equal across languages for translations
+    task: str
+    language: str
+    split: Split
+    stem: str
+    choices: tuple[str, ...]
+    gold: int
+    context: str = ""  # passage to read before the question; empty for most tasks
+
+    def __post_init__(self) -> None:
+        where = f"question {self.id!r} of {self.task} ({self.language}, {self.split})"
+        if not self.stem.strip():
+            raise InputError(f"{where}: the stem is empty")
+        if not 2 <= len(self.choices) <= len(LETTERS):
+            raise InputError(
+                f"{where}: has {len(self.choices)} choices; allowed are 2 to {len(LETTERS)}"
+            )
+        if not 0 <= self.gold < len(self.choices):
+            raise InputError(
+                f"{where}: gold index {self.gold} is not the index of one of its "
+                f"{len(self.choices)} choices (0 to {len(self.choices) - 1})"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question as a model is to see it: a prompt and one continuation per choice."""
+
+    question_id: str
+    task: str
+    language: str
+    shots: int  # worked examples in the prompt
+    seed: int  # that drew the examples
+    scoring: Scoring
+    prompt: str
+    continuations: tuple[str, ...]
+    gold: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What one model gave to one request: natural-log probabilities, one per choice, in order."""
+
+    question_id: str
+    task: str
+    language: str
+    model: str
+    shots: int
+    seed: int
+    scoring: Scoring
+    logprobs: tuple[float, ...]
+    gold: int
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(value) and value <= 1e-3 for value in self.logprobs):
+            raise InputError(
+                f"prediction of {self.model} for question {self.question_id!r} of {self.task} "
+                f"({self.language}): log-probabilities {list(self.logprobs)} must be finite and "
+                "at most 0; the model is broken or was run in too low a precision"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One number of the results.
+
+    ``task`` is a task's name, or ``average`` for the unweighted mean over the tasks of ``group``.
+    ``low`` and ``high`` bound the 95 % interval; None where there is none.
+    """
+
+    model: str
+    model_kind: Literal["model", "ensemble", "baseline"]
+    task: str
+    group: str  # of the task: medical, general, or what its task.yaml says
+    language: str
+    scoring: Scoring
+    shots: int
+    metric: str  # accuracy, accuracy_deviation, ece, ...
+    value: float  # fractions, never percent
+    low: float | None
+    high: float | None
+    num_questions: int
+    num_seeds: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """One bar of a reliability diagram: all answers of a model with confidence in (low, high]."""
+
+    model: str
+    task: str  # or "average": all tasks of the group pooled
+    group: str
+    language: str
+    scoring: Scoring
+    low: float
+    high: float
+    num_answers: int
+    mean_confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a table needs to know of a task."""
+
+    name: str
+    title: str  # as printed in tables
+    group: str  # medical or general; averages are taken within a group
+    source: str  # where the questions come from
+    licence: str
+    note: str = ""  # what a reader must know, such as where the worked examples come from
+
+
+Record = TypeVar("Record", Question, Prediction, Score, ReliabilityBin, Task)
+
+
+def write_records(path: Path, records: Iterable[Record], record_type: type[Record]) -> int:
+    """Write records to one Parquet file, in order, and return how many there were."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = list(records)
+    names = [field.name for field in fields(record_type)]
+    columns = {name: [getattr(row, name) for row in rows] for name in names}
+    table = pa.table(columns, schema=_schema(record_type))
+    pq.write_table(table, path, compression="zstd")
+    return len(rows)
+
+
+def read_records(path: Path, record_type: type[Record]) -> Iterator[Record]:
+    """Yield the records of one Parquet file, in order.
+
+    Raises ``InputError`` if the file is missing, is no Parquet, or has other columns.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
+        raise InputError(f"{path}: cannot be read as Parquet ({error})") from None
+    names = [field.name for field in fields(record_type)]
+    if missing := set(names) - set(table.column_names):
+        raise InputError(f"{path}: lacks the columns {sorted(missing)} of {record_type.__name__}")
+    for batch in table.select(names).to_batches():
+        for row in batch.to_pylist():
+            values: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in row.items()
+            }
+            yield record_type(**values)
+
+
+def _schema(record_type: type[Any]) -> pa.Schema:
+    """Columns by the annotated type of each field; text where it is a Literal."""
+    import pyarrow as pa
+
+    arrow_types = {
+        "int": pa.int64(),
+        "float": pa.float64(),
+        "float | None": pa.float64(),
+        "tuple[str, ...]": pa.list_(pa.string()),
+        "tuple[float, ...]": pa.list_(pa.float64()),
+    }
+    return pa.schema(
+        [(f.name, arrow_types.get(str(f.type), pa.string())) for f in fields(record_type)]
+    )
