@@ -1,0 +1,138 @@
+"""Model cards: the README.md beside a checkpoint, with the front matter the Hugging Face hub reads.
+
+A card is facts first (``card.json``) and text second (``README.md``), so that a report can print
+the same card again with the results it has. Knows nothing about how models are made or measured.
+Front matter: https://huggingface.co/docs/hub/model-cards.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from biomistral.advisory import ADVISORY
+from biomistral.artifacts import write_json
+from biomistral.errors import InputError
+
+CARD = "card.json"
+README = "README.md"
+
+# What the hub accepts as the id of a model: a name, or owner/name.
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+
+_LIMITS = """\
+- Scores come from multiple-choice questions. They say little about free text, and nothing about
+  usefulness or safety at a bedside.
+- The model can state what is false with confidence, and it carries the biases of the texts it and
+  the models before it were trained on.
+- Languages other than English are weaker wherever the results show it, and untested where there
+  are no results."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model card says."""
+
+    name: str
+    base_models: tuple[str, ...]  # hub ids where there are, else names; empty if made from nothing
+    relation: Literal["finetune", "merge", "quantized"] | None  # to the base models
+    description: str  # Markdown, a few sentences
+    details: dict[str, str] = field(default_factory=dict)  # how it was made: label -> value
+    licence: str = "apache-2.0"  # of the weights; an id of the hub's list, in lower case
+    languages: tuple[str, ...] = ("en",)  # ISO 639-1
+    datasets: tuple[str, ...] = ()  # names or hub ids of what it was trained on
+
+
+def render_card(card: Card, results: str = "") -> str:
+    """Return the card as Markdown; ``results`` is Markdown for its section on results."""
+    details = {"Base": ", ".join(_shown(name) for name in card.base_models), **card.details}
+    sections = [
+        f"---\n{yaml.safe_dump(_front_matter(card), sort_keys=False, allow_unicode=True)}---",
+        f"# {escape_markdown(card.name)}",
+        f"> **{ADVISORY}**",
+        card.description.strip(),
+        "## How it was made",
+        _details_table({label: value for label, value in details.items() if value}),
+        "## Results",
+        results.strip() or "Not measured yet.",
+        "## Training data and licences",
+        _data_and_licence(card),
+        "## Limits",
+        _LIMITS,
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Write ``README.md`` and ``card.json`` into the folder of a checkpoint."""
+    (folder / README).write_text(render_card(card), encoding="utf-8")
+    write_json(folder / CARD, asdict(card))
+
+
+def read_card(folder: Path) -> Card | None:
+    """Return the card that ``write_card`` left in ``folder``, or None if there is none.
+
+    Raises ``InputError`` if a ``card.json`` is there but is not one of ours.
+    """
+    path = folder / CARD
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        known = {f.name for f in fields(Card)}
+        card = {key: _frozen(value) for key, value in values.items() if key in known}
+        return Card(**card)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: is no model card of biomistral ({error}); make the model again, "
+            "or remove the file"
+        ) from None
+
+
+def escape_markdown(text: str) -> str:
+    """Make ``text`` plain inside Markdown, a table cell included: nothing in it is markup."""
+    return re.sub(r"([\\`*_\[\]<>|#~$])", r"\\\1", " ".join(text.split()))
+
+
+def _front_matter(card: Card) -> dict[str, Any]:
+    """Keys the hub reads. A local path as base model would make the hub refuse the card."""
+    matter: dict[str, Any] = {"license": card.licence, "language": list(card.languages)}
+    if bases := [name for name in card.base_models if _HUB_ID.fullmatch(name)]:
+        matter["base_model"] = bases
+        if card.relation:
+            matter["base_model_relation"] = card.relation
+    if datasets := [name for name in card.datasets if _HUB_ID.fullmatch(name)]:
+        matter["datasets"] = datasets
+    relation_tag = [card.relation] if card.relation else []
+    return matter | {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["medical", "biomistral", *relation_tag],
+    }
+
+
+def _shown(name: str) -> str:
+    """A hub id as it is; of a local path only the last part, for paths are nobody's business."""
+    return name if _HUB_ID.fullmatch(name) else Path(name).name
+
+
+def _details_table(details: dict[str, str]) -> str:
+    rows = [f"| {escape_markdown(k)} | {escape_markdown(v)} |" for k, v in details.items()]
+    return "\n".join(["| | |", "|---|---|", *rows]) if rows else ""
+
+
+def _data_and_licence(card: Card) -> str:
+    bases = " Its base models come under their own licences." if card.base_models else ""
+    licence = f"The weights are under {escape_markdown(card.licence)}.{bases}"
+    if not card.datasets:
+        return f"No data set was named for this step; what the base models saw applies. {licence}"
+    return "\n".join([*(f"- {escape_markdown(_shown(d))}" for d in card.datasets), "", licence])
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from biomistral.advisory import ADVISORY
+from biomistral.errors import InputError
+from biomistral.models.cards import Card, escape_markdown, read_card, render_card, write_card
+
+CARD = Card(
+    name="suite-slerp",
+    base_models=("owner/base", "/home/somebody/models/local-base"),
+    relation="merge",
+    description="Halfway between two models.",
+    details={"Method": "slerp, t | 0.5"},
+    languages=("en", "no"),
+    datasets=("pmc open_access",),
+)
+
+
+def front_matter(text: str) -> dict[str, object]:
+    _, matter, _ = text.split("---\n", 2)
+    values = yaml.safe_load(matter)
+    assert isinstance(values, dict)
+    return values
+
+
+def test_front_matter_is_what_the_hub_reads() -> None:
+    assert front_matter(render_card(CARD)) == {
+        "license": "apache-2.0",
+        "language": ["en", "no"],  # Norwegian stays text: bare `no` is a boolean in YAML
+        "base_model": ["owner/base"],
+        "base_model_relation": "merge",
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["medical", "biomistral", "merge"],
+    }
+
+
+def test_a_model_made_from_nothing_names_no_base() -> None:
+    matter = front_matter(render_card(Card("fresh", (), None, "Random weights.")))
+    assert "base_model" not in matter
+    assert "base_model_relation" not in matter
+
+
+def test_every_card_carries_the_advisory() -> None:
+    assert ADVISORY in render_card(CARD)
+    assert ADVISORY in render_card(CARD, results="some")
+
+
+def test_a_local_path_shows_only_its_last_part() -> None:
+    text = render_card(CARD)
+    assert "local-base" in text
+    assert "/home/somebody" not in text
+
+
+def test_results_replace_the_notice_that_there_are_none() -> None:
+    assert "Not measured yet." in render_card(CARD)
+    text = render_card(CARD, results="| task | accuracy |")
+    assert "| task | accuracy |" in text
+    assert "Not measured yet." not in text
+
+
+def test_a_bar_in_a_detail_does_not_break_its_row() -> None:
+    assert r"| Method | slerp, t \| 0.5 |" in render_card(CARD)
+
+
+def test_markup_in_a_name_stays_text() -> None:
+    assert escape_markdown("a_b*c <script>\n|x") == r"a\_b\*c \<script\> \|x"
+
+
+def test_a_written_card_is_read_back_equal(tmp_path) -> None:
+    write_card(tmp_path, CARD)
+    assert read_card(tmp_path) == CARD
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == render_card(CARD)
+
+
+def test_a_folder_without_a_card_has_none(tmp_path) -> None:
+    assert read_card(tmp_path) is None
+
+
+@pytest.mark.parametrize("content", ["{", "[]", json.dumps({"name": "x"})])
+def test_a_broken_card_is_named(tmp_path, content: str) -> None:
+    (tmp_path / "card.json").write_text(content)
+    with pytest.raises(InputError, match=r"card\.json: is no model card of biomistral"):
+        read_card(tmp_path)
