@@ -1,0 +1,61 @@
+"""What a source becomes: one ``Document`` per text, kept or dropped, with a reason if dropped.
+
+Knows nothing about formats, rules or files.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Literal
+
+Part = Literal["article", "translation", "abstract", "sub-article", "text"]
+
+# Zero-width marks, byte-order mark and soft hyphen: invisible, and they split words into odd tokens.
+_INVISIBLE = re.compile("[\u00ad\u200b\u200c\u200d\u2060\ufeff]")
+_JOINERS_MATTER = re.compile("[\u0600-\u06ff\u0900-\u0dff]")  # Arabic and Indic scripts
+_IDEOGRAPH = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+_SPACE = re.compile(r"\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text and what is known of it. ``problem`` is set if it could not be read at all."""
+
+    id: str
+    file: str  # path below the fixed part of the pattern that found it, never absolute
+    text: str  # NFC; paragraphs and headings separated by one empty line
+    part: Part = "article"
+    language: str | None = None  # as declared, ISO 639-1 where it has such a code
+    licence: str | None = None  # of recipe.settings.Licence; None: none, unclear or unknown
+    needs_licence: bool = True  # False for the user's own plain texts
+    title: str = ""
+    article_type: str = ""
+    doi: str = ""
+    pmcid: str = ""
+    journal: str = ""
+    year: int | None = None
+    has_body: bool = True
+    problem: str = ""  # reason code
+    detail: str = ""  # what the parser said
+
+    @property
+    def family(self) -> str:
+        """Id of the article it is part of: translations and abstracts follow their article."""
+        return self.id.split("#")[0]
+
+
+def one_line(text: str) -> str:
+    """NFC, no invisible marks, every run of white space one blank, none at the ends."""
+    text = unicodedata.normalize("NFC", text)
+    if not _JOINERS_MATTER.search(text):
+        text = _INVISIBLE.sub("", text)
+    return _SPACE.sub(" ", text).strip()
+
+
+def count_words(text: str) -> int:
+    """Words between white space; of scripts without it (Chinese, Japanese), two characters a word."""
+    num_ideographs = len(_IDEOGRAPH.findall(text))
+    rest = _IDEOGRAPH.sub(" ", text) if num_ideographs else text
+    return len(rest.split()) + num_ideographs // 2

@@ -1,0 +1,95 @@
+"""Keep a document, or drop it with a reason that can be counted.
+
+    empty, not_well_formed, not_an_article, not_utf8, not_readable, too_large, no_text
+                          the source could not be read (see ``jats`` and ``sources``)
+    sub_article           a review, reply or other text attached to an article
+    article_type          a correction, retraction or other notice
+    retracted             the title says the article was withdrawn
+    no_body               nothing but a title and perhaps an abstract
+    licence_unclear       no licence, several that disagree, or one that is not understood
+    licence_not_allowed   a licence the settings do not list
+    language              another language than the settings list, or one that is not recognised
+    too_short             fewer words than the settings ask for
+    same_article          an article with this PMCID or DOI was kept before
+    duplicate             the same text, up to case and white space, was kept before
+
+The first reason that holds, in this order, is the one given. Knows nothing about files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+
+from biomistral.corpus.documents import Document, count_words
+from biomistral.corpus.language import detect
+from biomistral.recipe.settings import CorpusSettings
+
+_NOTICES = {
+    "addendum", "announcement", "books-received", "calendar", "correction", "correction-forward",
+    "corrigendum", "erratum", "expression-of-concern", "index", "partial-retraction", "retraction",
+    "retraction-forward", "retracted-article", "withdrawal",
+}  # fmt: skip
+_RETRACTED = re.compile(
+    r"^\W*(?:retracted|withdrawn|retraction|withdrawal)(?:\s+article)?\W*:|^\W*retracted\s+article\b",
+    re.IGNORECASE,
+)
+
+
+def with_language(document: Document) -> Document:
+    """Return the document with its language detected, where none is declared."""
+    if document.language or not document.text:
+        return document
+    return dataclasses.replace(document, language=detect(document.text))
+
+
+def reason_to_drop(document: Document, settings: CorpusSettings) -> str:
+    """Reason to drop ``document``, whose language is known, or ``""`` to keep it."""
+    return (
+        document.problem
+        or _reason_of_kind(document)
+        or _reason_of_licence(document, settings)
+        or ("language" if document.language not in settings.languages else "")
+        or ("too_short" if count_words(document.text) < settings.minimum_words else "")
+    )
+
+
+def _reason_of_kind(document: Document) -> str:
+    if document.part == "sub-article":
+        return "sub_article"
+    if document.article_type in _NOTICES:
+        return "article_type"
+    if _RETRACTED.search(document.title):
+        return "retracted"
+    return "" if document.has_body else "no_body"
+
+
+def _reason_of_licence(document: Document, settings: CorpusSettings) -> str:
+    if not document.needs_licence or document.licence in settings.licences:
+        return ""
+    return "licence_not_allowed" if document.licence else "licence_unclear"
+
+
+def text_digest(text: str) -> str:
+    """SHA-256 of the text without regard to case and white space."""
+    return hashlib.sha256(" ".join(text.casefold().split()).encode()).hexdigest()
+
+
+class Seen:
+    """What was kept so far; 32 bytes of digest per document, plus one per article id."""
+
+    def __init__(self) -> None:
+        self._texts: set[bytes] = set()
+        self._ids: set[str] = set()
+
+    def reason_to_drop(self, document: Document) -> str:
+        """``same_article``, ``duplicate`` or ``""``; remembers the document in the last case."""
+        if document.id in self._ids:
+            return "same_article"
+        digest = bytes.fromhex(text_digest(document.text))
+        if digest in self._texts:
+            return "duplicate"
+        self._texts.add(digest)
+        self._ids.add(document.id)
+        return ""

@@ -1,0 +1,192 @@
+"""Text and facts of one JATS or NLM article (jats.nlm.nih.gov, archiving and publishing sets).
+
+One file gives one document for the article, one for each abstract in another language, and one
+for each ``sub-article``: a translation is a text of its own, and what else there is (reviews,
+replies) is marked, so that it can be dropped with a reason.
+
+The text is the title, the abstracts and the body, see ``jats_text``; one empty line between
+paragraphs, headings being paragraphs.
+
+The parser loads no DTD, no external entity and nothing from a network, stops at entity bombs and
+at a depth of 256, and never repairs: a file that is not well-formed is refused whole, because
+repairing drops text without a word. Knows nothing about files, licences wanted or languages wanted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from lxml import etree
+
+from biomistral.corpus.documents import Document, Part
+from biomistral.corpus.jats_text import line_of, paragraphs_of
+from biomistral.corpus.licences import licence_of_article
+from biomistral.errors import InputError
+
+_XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
+# Abstracts that only repeat the article in a line.
+_DROPPED_ABSTRACTS = frozenset({"graphical", "precis", "teaser", "toc"})
+
+
+class UnreadableError(InputError):
+    """One article cannot be used; ``reason`` is a code to count, ``detail`` what was wrong."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def read_article(data: bytes, key: str) -> list[Document]:
+    """Return the documents of one XML file; ``key`` names it where it has neither PMCID nor DOI.
+
+    Raises ``UnreadableError`` with reason ``empty``, ``not_well_formed`` or ``not_an_article``.
+    """
+    root = _parse(data)
+    meta = root.find("front/article-meta")
+    doi = _article_id(meta, "doi").lower()
+    pmcid = _pmcid(meta)
+    common: dict[str, Any] = {
+        "file": key,
+        "doi": doi,
+        "pmcid": pmcid,
+        "licence": licence_of_article(root),
+        "journal": line_of(root.find("front/journal-meta//journal-title")),
+        "year": _year(meta),
+    }
+    return list(_documents(root, pmcid or doi or key, common))
+
+
+def _parse(data: bytes) -> etree._Element:
+    if not data.strip():
+        raise UnreadableError("empty", "the file has no bytes")
+    parser = etree.XMLParser(
+        resolve_entities="internal",  # type: ignore[arg-type]  # the stubs are older
+        load_dtd=False,
+        no_network=True,
+        huge_tree=False,
+        recover=False,
+        remove_comments=True,
+        remove_pis=True,
+    )
+    try:
+        root = etree.fromstring(data, parser)
+    except (etree.XMLSyntaxError, ValueError) as error:
+        raise UnreadableError("not_well_formed", str(error)) from None
+    if isinstance(root.tag, str) and root.tag.startswith("{") and root.tag.endswith("}article"):
+        _strip_namespace(root)  # as the OAI service of PMC sends them
+    if root.tag != "article":
+        raise UnreadableError("not_an_article", f"the outermost element is <{root.tag}>")
+    return root
+
+
+def _strip_namespace(root: etree._Element) -> None:
+    namespace = str(root.tag)[: -len("article")]
+    for element in root.iter(f"{namespace}*"):
+        element.tag = str(element.tag)[len(namespace) :]
+
+
+def _documents(root: etree._Element, id_: str, common: dict[str, Any]) -> Iterator[Document]:
+    """The article, then its abstracts in other languages, then its sub-articles, in file order."""
+    yield from _article(root, root.find("front/article-meta"), "article", id_, common)
+    for number, element in enumerate(root.iter("sub-article", "response"), start=1):
+        # A translated review, inside a translation, is a review.
+        nested = element.getparent() is not root
+        translation = element.get("article-type") == "translation" and not nested
+        part: Part = "translation" if translation else "sub-article"
+        front = element.find("front-stub")
+        meta = front if front is not None else element.find("front/article-meta")
+        yield from _article(element, meta, part, f"{id_}#{number}", common)
+
+
+def _article(
+    element: etree._Element,
+    meta: etree._Element | None,
+    part: Part,
+    id_: str,
+    common: dict[str, Any],
+) -> Iterator[Document]:
+    language = _language(element)
+    title = line_of(meta.find("title-group/article-title")) if meta is not None else ""
+    own, foreign = _abstracts(meta, language)
+    body = element.find("body")
+    body_text = paragraphs_of(body) if body is not None else []
+    yield Document(
+        id=id_,
+        text="\n\n".join([p for p in (title, *own) if p] + body_text),
+        part=part,
+        language=language,
+        title=title,
+        article_type=element.get("article-type", ""),
+        has_body=bool(body_text),
+        **common,
+    )
+    for number, (abstract_language, paragraphs) in enumerate(foreign, start=1):
+        yield Document(
+            id=f"{id_}#abstract{number}",
+            text="\n\n".join(paragraphs),
+            part="abstract" if part != "sub-article" else part,
+            language=abstract_language,
+            title=title,
+            article_type=element.get("article-type", ""),
+            **common,
+        )
+
+
+def _abstracts(
+    meta: etree._Element | None, language: str | None
+) -> tuple[list[str], list[tuple[str | None, list[str]]]]:
+    """Paragraphs of the abstracts in the article's language; and each other one with its own."""
+    own: list[str] = []
+    foreign: list[tuple[str | None, list[str]]] = []
+    for element in meta if meta is not None else ():
+        if element.tag not in {"abstract", "trans-abstract"}:
+            continue
+        if element.get("abstract-type") in _DROPPED_ABSTRACTS:
+            continue
+        declared = _language(element)
+        paragraphs = paragraphs_of(element)
+        if element.tag == "trans-abstract" or (declared and language and declared != language):
+            foreign.append((declared, paragraphs))
+        else:
+            own += paragraphs
+    return own, foreign
+
+
+# --- facts ----------------------------------------------------------------------------------------
+
+
+def _language(element: etree._Element) -> str | None:
+    """Declared language as a two-letter code where there is one (``EN-us`` and ``eng`` are ``en``)."""
+    declared = (element.get(_XML_LANG) or "").strip().lower().replace("_", "-").split("-")[0]
+    return _LONG_CODES.get(declared, declared) or None
+
+
+_LONG_CODES = {
+    "eng": "en", "fre": "fr", "fra": "fr", "spa": "es", "por": "pt", "ger": "de", "deu": "de",
+    "rus": "ru", "chi": "zh", "zho": "zh", "ara": "ar", "ita": "it", "jpn": "ja",
+}  # fmt: skip
+
+
+def _article_id(meta: etree._Element | None, *kinds: str) -> str:
+    for element in meta.iterfind("article-id") if meta is not None else ():
+        if element.get("pub-id-type") in kinds and (element.text or "").strip():
+            return (element.text or "").strip()
+    return ""
+
+
+def _pmcid(meta: etree._Element | None) -> str:
+    match = re.fullmatch(r"(?:PMC)?(\d+)(?:\.\d+)?", _article_id(meta, "pmc", "pmcid", "pmcaid"))
+    return f"PMC{match[1]}" if match else ""
+
+
+def _year(meta: etree._Element | None) -> int | None:
+    """Earliest year of publication, in print or online."""
+    years = [
+        int(text)
+        for element in (meta.iterfind("pub-date/year") if meta is not None else ())
+        if re.fullmatch(r"[12]\d{3}", text := (element.text or "").strip())
+    ]
+    return min(years, default=None)
