@@ -1,0 +1,166 @@
+"""Prompts to the byte, and which examples stand in them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from biomistral.benchmark.prompts import build_requests, draw_examples
+from biomistral.errors import InputError
+from biomistral.recipe.settings import EvaluateSettings
+
+
+def settings(**changes):
+    return EvaluateSettings(**{"models": ["m"], "shots": 2, "seeds": [1, 2, 3], **changes})
+
+
+@pytest.fixture
+def herbs(make_question):
+    """Two tasks: herbs in English and French (4 asked, 6 examples), soil in English."""
+    return [
+        make_question(n, task=task, language=language, split=split, stem=f"{language} {split} {n}?")
+        for task, language in (("soil", "en"), ("herbs", "fr"), ("herbs", "en"))
+        for split, numbers in (("test", range(4)), ("train", range(6)))
+        for n in numbers
+    ]
+
+
+def test_the_letter_prompt_is_the_published_one_to_the_byte(make_question):
+    shot = make_question(
+        1, split="train", stem="Is it so?", choices=("yes", "no"), gold=1, context="We saw 3."
+    )
+    asked = make_question(2, stem="Which  herb?\nSay", choices=("bark", "moss", "reed"), gold=2)
+    (request,) = build_requests([shot, asked], settings(shots=1, seeds=[1]))
+    assert request.prompt == (
+        "The following are multiple choice questions (with answers) about medical knowledge. \n "
+        "We saw 3. \n **Question:** Is it so? \n (A) yes \n (B) no \n **Answer:**(B \n "
+        "**Question:** Which  herb?\nSay \n (A) bark \n (B) moss \n (C) reed \n **Answer:**("
+    )
+    assert request.continuations == ("A", "B", "C")
+    assert (request.gold, request.shots, request.seed, request.scoring) == (2, 1, 1, "letter")
+
+
+def test_the_cloze_prompt_shows_no_choice_but_the_right_one_of_examples(make_question):
+    shot = make_question(1, split="train", stem="Is it so?", choices=("yes", "no"), gold=1)
+    asked = make_question(
+        2, stem="Which?", context="We saw 3.", choices=("bark tea", "moss"), gold=0
+    )
+    (request,) = build_requests([shot, asked], settings(shots=1, seeds=[1], scoring="cloze"))
+    assert request.prompt == (
+        "Question: Is it so?\nAnswer: no\n\nWe saw 3.\nQuestion: Which?\nAnswer:"
+    )
+    assert request.continuations == (" bark tea", " moss")
+
+
+def test_without_shots_the_prompt_is_instruction_and_question_and_one_seed_is_enough(make_question):
+    requests = build_requests([make_question(1, stem="Q?")], settings(shots=0))
+    assert [request.seed for request in requests] == [1]
+    assert requests[0].prompt == (
+        "The following are multiple choice questions (with answers) about medical knowledge. \n "
+        "**Question:** Q? \n (A) bark \n (B) moss \n (C) reed \n **Answer:**("
+    )
+
+
+def test_requests_come_by_task_language_scoring_seed_and_question(herbs):
+    requests = build_requests(herbs, settings(scoring=["cloze", "letter"], seeds=[7, 3]))
+    keys = [(r.task, r.language, r.scoring, r.seed, r.question_id) for r in requests]
+    assert keys == [
+        (task, language, scoring, seed, str(n))
+        for task, language in (("herbs", "en"), ("herbs", "fr"), ("soil", "en"))
+        for scoring in ("cloze", "letter")
+        for seed in (7, 3)
+        for n in range(4)
+    ]
+
+
+def test_examples_are_never_the_question_asked_nor_any_other_test_question(herbs):
+    for request in build_requests(herbs, settings(shots=6)):
+        examples = request.prompt.rpartition("**Question:**")[0]
+        assert " test " not in examples
+        assert examples.count(f"{request.language} train") == 6
+        assert request.prompt.count(" test ") == 1
+
+
+def test_all_questions_of_a_seed_share_their_examples(herbs):
+    requests = build_requests(herbs, settings())
+    openings: dict[tuple, set] = {}
+    for request in requests:
+        opening = request.prompt.rpartition("**Question:**")[0]
+        openings.setdefault((request.task, request.language, request.seed), set()).add(opening)
+    assert all(len(values) == 1 for values in openings.values())
+    assert len({next(iter(openings["herbs", "en", seed])) for seed in (1, 2, 3)}) > 1
+
+
+def test_languages_show_the_same_examples(herbs):
+    requests = build_requests(herbs, settings())
+    prompts = {(r.task, r.language, r.seed, r.question_id): r.prompt for r in requests}
+    for seed in (1, 2, 3):
+        english = prompts["herbs", "en", seed, "0"]
+        assert english.replace("en t", "fr t") == prompts["herbs", "fr", seed, "0"]
+
+
+def test_a_language_that_lacks_an_example_shows_the_next_of_the_same_order(make_question):
+    english = [make_question(n, split="train") for n in range(8)]
+    order = [example.id for example in draw_examples(english, 8, seed=5)]
+    partial = [e for e in english if e.id != order[1]]
+    assert [e.id for e in draw_examples(partial, 3, seed=5)] == [order[0], order[2], order[3]]
+
+
+def test_the_draw_does_not_depend_on_the_order_of_the_pool(make_question):
+    pool = [make_question(n, split="train") for n in range(30)]
+    assert draw_examples(pool, 3, seed=1) == draw_examples(pool[::-1], 3, seed=1)
+
+
+def test_every_example_is_drawn_about_equally_often(make_question):
+    pool = [make_question(n, split="train") for n in range(5)]
+    counts = dict.fromkeys(range(5), 0)
+    for seed in range(500):
+        for example in draw_examples(pool, 2, seed):
+            counts[int(example.id)] += 1
+    # Binomial(500, 0.4): mean 200, deviation 11; fixed seeds, so this holds always or never.
+    assert all(150 < count < 250 for count in counts.values())
+
+
+def test_a_language_with_too_few_examples_shows_english_ones(herbs):
+    without = [q for q in herbs if (q.language, q.split) != ("fr", "train") or q.id == "0"]
+    requests = build_requests(without, settings())
+    french = [r for r in requests if r.language == "fr"]
+    assert french
+    assert all(r.prompt.count("en train") == 2 and "fr train" not in r.prompt for r in french)
+
+
+def test_too_few_examples_is_an_error_with_their_number(make_question):
+    questions = [make_question(1), make_question(2, split="train")]
+    with pytest.raises(InputError, match=r"task herbs \(en\): 2 shots .* only 1 train"):
+        build_requests(questions, settings())
+
+
+def test_nothing_to_ask_is_an_error(make_question):
+    with pytest.raises(InputError, match="no question of the split test"):
+        build_requests([make_question(1, split="train")], settings())
+
+
+def test_prompts_do_not_depend_on_the_hash_seed():
+    program = (
+        "from biomistral.benchmark.prompts import build_requests\n"
+        "from biomistral.recipe.settings import EvaluateSettings\n"
+        "from biomistral.records import Question\n"
+        "q = [Question(str(n), 't', 'en', s, f'{s} {n}', ('a', 'b'), 0)\n"
+        "     for n in range(20) for s in ('train', 'test')]\n"
+        "import hashlib\n"
+        "text = repr(build_requests(q, EvaluateSettings(models=['m'])))\n"
+        "print(hashlib.sha256(text.encode()).hexdigest())"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in ("0", "1", "77")
+    }
+    assert len(outputs) == 1
