@@ -1,0 +1,250 @@
+"""What a report says, before it is printed in any format: sections of tables and figures.
+
+Pure: from records, manifests and logs to a ``Document``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from biomistral.records import ReliabilityBin
+from biomistral.reporting import figures
+from biomistral.reporting.figures import Chart
+from biomistral.reporting.results import (
+    RANDOM_CHOICE,
+    Results,
+    Setting,
+    average_of,
+)
+from biomistral.reporting.run_tables import (
+    Artefact,
+    LogLine,
+    benchmark_table,
+    corpus_tables,
+    parents_of,
+    provenance_table,
+    training_table,
+    versions_table,
+)
+from biomistral.reporting.samples import Sample
+from biomistral.reporting.score_tables import (
+    ACCURACY,
+    accuracy_table,
+    calibration_table,
+    describe,
+    groups_table,
+    languages_table,
+)
+from biomistral.reporting.summary import findings
+from biomistral.reporting.tables import Table, slug
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of the report; one with nothing in it is not printed."""
+
+    id: str
+    title: str
+    text: str = ""
+    tables: Sequence[Table] = ()
+    charts: Sequence[Chart] = ()
+    folded: Sequence[Table] = ()  # shown on demand
+    samples: Sequence[Sample] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to show."""
+        rows = [row for table in (*self.tables, *self.folded) for row in table.rows]
+        return not (rows or self.charts or self.samples)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A whole report."""
+
+    title: str
+    facts: Mapping[str, str]  # label -> number: the run at a glance
+    findings: Sequence[str]
+    sections: Sequence[Section]
+
+    @property
+    def tables(self) -> list[Table]:
+        """All tables in order, folded ones included."""
+        return [table for s in self.sections for table in (*s.tables, *s.folded)]
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything a report is made from, already read."""
+
+    results: Results
+    reliability: Sequence[ReliabilityBin] = ()
+    models: Sequence[Artefact] = ()
+    corpora: Sequence[Artefact] = ()
+    others: Sequence[Artefact] = ()  # questions, predictions, scores
+    logs: Mapping[str, Sequence[LogLine]] = field(default_factory=dict)
+    samples: Sequence[Sample] = ()
+
+
+def compose(title: str, material: Material) -> Document:
+    """Arrange the material into a document."""
+    results = material.results
+    sections = [
+        _medical(results),
+        _by_task(results),
+        _groups(results, parents_of(material.models)),
+        _languages(results),
+        _calibration(results, material.reliability),
+        _training(material.logs),
+        Section("corpora", "Corpora", tables=corpus_tables(material.corpora)),
+        _benchmark(results, material.samples),
+        _provenance((*material.corpora, *material.models, *material.others)),
+    ]
+    return Document(
+        title=title,
+        facts=_facts(results),
+        findings=findings(results, parents_of(material.models), list(material.logs)),
+        sections=[section for section in sections if not section.is_empty],
+    )
+
+
+def _facts(results: Results) -> dict[str, str]:
+    evaluated = [m for m in results.models if results.kinds[m] != "baseline"]
+    answered = [
+        results.num_questions(task, code) or 0
+        for task in results.tasks
+        for code in results.languages
+    ]
+    seeds = max((score.num_seeds for score in results.scores.values()), default=0)
+    return {
+        "models": f"{len(evaluated):,}",
+        "tasks": f"{len(results.tasks):,}",
+        "languages": f"{len(results.languages):,}",
+        "questions": f"{sum(answered):,}",
+        "seeds": f"{seeds:,}",
+    }
+
+
+def _medical(results: Results) -> Section:
+    group = results.main_group
+    main = [accuracy_table(results, group, setting) for setting in results.main_settings]
+    others = [s for s in results.settings if s not in results.main_settings]
+    return Section(
+        "accuracy",
+        f"{group.capitalize()} tasks",
+        tables=main,
+        folded=[accuracy_table(results, group, setting) for setting in others],
+    )
+
+
+def _by_task(results: Results) -> Section:
+    charts = []
+    for setting in results.main_settings[:1]:
+        for group in results.groups:
+            tasks = results.tasks_of(group, setting)
+            average = (average_of(group),) if len(tasks) > 1 else ()
+            for task in (*average, *tasks):
+                scores = {m: results.find(setting, m, task, ACCURACY) for m in results.models}
+                chance = scores.pop(RANDOM_CHOICE, None)
+                if any(scores.values()):
+                    title = f"{group.capitalize()} average" if task in average else task.title
+                    id_ = slug("bars", group, task.name)
+                    line = chance.value if chance else None
+                    charts.append(figures.accuracy_chart(id_, title, scores, line))
+    text = "Whiskers are 95 % intervals; the dashed line is random choice."
+    if charts:
+        text = f"{describe(results.main_settings[0])}. {text}"
+    return Section("tasks", "Task by task", text, charts=charts)
+
+
+def _groups(results: Results, parents: Mapping[str, str]) -> Section:
+    """Medical against the rest: what specialising cost. Nothing to say with one group alone."""
+    if len(results.groups) < 2:
+        return Section("groups", "")
+    settings = results.main_settings
+    return Section(
+        "groups",
+        "Gained and forgotten",
+        "What training on medical text did to everything else.",
+        tables=[groups_table(results, setting, parents) for setting in settings],
+        folded=[
+            accuracy_table(results, group, setting)
+            for group in results.groups[1:]
+            for setting in settings
+        ],
+    )
+
+
+def _languages(results: Results) -> Section:
+    if len(results.languages) < 2:
+        return Section("languages", "")
+    protocols = dict.fromkeys((s.scoring, s.shots) for s in results.settings)
+    tables = [languages_table(results, results.main_group, *protocol) for protocol in protocols]
+    return Section("languages", "Languages", tables=tables)
+
+
+def _calibration(results: Results, bins: Sequence[ReliabilityBin]) -> Section:
+    group = results.main_group
+    tables = [calibration_table(results, group, setting) for setting in results.main_settings]
+    charts = [
+        figures.reliability_chart(slug("reliability", str(index)), model, own, index)
+        for setting in results.main_settings[:1]
+        for index, model in enumerate(results.models)
+        if (own := _bins_of(bins, model, group, setting))
+    ]
+    return Section(
+        "calibration",
+        "Calibration",
+        "Whether a model that is 70 % sure is right 70 % of the time. On the dashed line it would "
+        "be; below it the model is too sure of itself. The histogram counts answers.",
+        tables=[table for table in tables if table.rows],
+        charts=charts,
+    )
+
+
+def _bins_of(
+    bins: Sequence[ReliabilityBin], model: str, group: str, setting: Setting
+) -> list[ReliabilityBin]:
+    wanted = (model, average_of(group).name, group, setting.language, setting.scoring)
+    return [
+        b
+        for b in bins
+        if (b.model, b.task, b.group, b.language, b.scoring) == wanted and b.num_answers
+    ]
+
+
+def _training(logs: Mapping[str, Sequence[LogLine]]) -> Section:
+    charts = (
+        figures.loss_chart("loss", "Training loss over tokens", logs),
+        figures.held_out_chart("held-out-loss", "Held-out loss over tokens", logs),
+    )
+    return Section(
+        "training",
+        "Training",
+        tables=[training_table(logs)] if logs else [],
+        charts=[chart for chart in charts if chart is not None],
+    )
+
+
+def _benchmark(results: Results, samples: Sequence[Sample]) -> Section:
+    text = ""
+    if samples:
+        text = (
+            "The questions below were drawn by a hash of their ids, whatever was answered to them. "
+            "Bars are the probabilities of the choices, renormalised over them and averaged over "
+            "seeds."
+        )
+    return Section(
+        "benchmark", "Benchmark", text, tables=[benchmark_table(results)], samples=samples
+    )
+
+
+def _provenance(artefacts: Sequence[Artefact]) -> Section:
+    versions = versions_table(artefacts)
+    return Section(
+        "provenance",
+        "Provenance",
+        tables=[provenance_table(artefacts)],
+        folded=[versions] if versions.rows else [],
+    )

@@ -1,0 +1,253 @@
+"""Make the report of a run: read artefacts, write one folder of HTML, Markdown, LaTeX and CSV.
+
+The edge of this room: everything that touches a disk is here. The report holds no date, duration
+or absolute path, so the same artefacts give the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from biomistral import artifacts
+from biomistral.artifacts import Origin
+from biomistral.errors import InputError
+from biomistral.models.cards import Card, read_card, render_card
+from biomistral.records import Prediction, Question, ReliabilityBin, Score, Task, read_records
+from biomistral.reporting.document import Document, Material, compose
+from biomistral.reporting.render import (
+    render_html,
+    render_latex,
+    render_markdown,
+    table_csv,
+    table_markdown,
+)
+from biomistral.reporting.results import Results, index_results
+from biomistral.reporting.run_tables import Artefact, LogLine
+from biomistral.reporting.samples import Sample, choose, make_sample
+from biomistral.reporting.score_tables import model_table
+from biomistral.reporting.tables import unique_names
+
+TRAINING_LOG = "training_log.jsonl"
+
+_Row = TypeVar("_Row", Question, Prediction)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """The folders a report is made from."""
+
+    scores: Path
+    questions: Path
+    models: Mapping[str, Path]
+    corpora: Mapping[str, Path]
+    predictions: Mapping[str, Path]
+
+    def labelled(self) -> Iterator[tuple[str, str, Path]]:
+        """Role, name and folder of each input."""
+        yield from (("corpus", name, path) for name, path in self.corpora.items())
+        yield from (("model", name, path) for name, path in self.models.items())
+        yield "questions", "questions", self.questions
+        yield from (("predictions", name, path) for name, path in self.predictions.items())
+        yield "scores", "scores", self.scores
+
+
+def report(
+    out: Path,
+    *,
+    title: str,
+    scores: Path,
+    questions: Path,
+    models: Mapping[str, Path],
+    corpora: Mapping[str, Path],
+    predictions: Mapping[str, Path],
+    origin: Origin | None = None,
+) -> Path:
+    """Write the report of a run to ``out`` and return it.
+
+    ``scores`` and ``questions`` are folders of those kinds. ``models``, ``corpora`` and
+    ``predictions`` map names to folders, in the order to print; a model may be any checkpoint or a
+    folder that is not there (a hub id), and then says less about itself.
+
+    Makes ``index.html``, ``report.md``, ``report.tex``, ``tables/*.csv`` and ``cards/*.md``.
+    Raises ``InputError`` if scores or questions cannot be read.
+    """
+    inputs = _Inputs(scores, questions, models, corpora, predictions)
+    origin = origin or _origin(out, title, inputs)
+    material = _read(inputs)
+    document = compose(title, material)
+    with artifacts.create(out, origin) as draft:
+        _write_text(draft.folder / "index.html", render_html(document))
+        _write_text(draft.folder / "report.md", render_markdown(document))
+        _write_text(draft.folder / "report.tex", render_latex(document))
+        _write_tables(draft.folder / "tables", document, material.results)
+        _write_cards(draft.folder / "cards", models, material.results)
+        draft.counts["tables"] = len(document.tables)
+        draft.counts["cards"] = len(models)
+    return out
+
+
+def _origin(out: Path, title: str, inputs: _Inputs) -> Origin:
+    fingerprints = {
+        f"{role}: {name}": artifacts.fingerprint_of_files([path])
+        for role, name, path in inputs.labelled()
+        if path.exists()
+    }
+    return Origin("report", out.name, {"title": title}, fingerprints)
+
+
+def _read(inputs: _Inputs) -> Material:
+    found = [_artefact(*labelled) for labelled in inputs.labelled()]
+    order = [*inputs.predictions, *inputs.models]
+    tasks = list(read_records(inputs.questions / "tasks.parquet", Task))
+    results = index_results(
+        read_records(inputs.scores / "scores.parquet", Score), tasks, list(dict.fromkeys(order))
+    )
+    bins = inputs.scores / "reliability.parquet"
+    return Material(
+        results=results,
+        reliability=list(read_records(bins, ReliabilityBin)) if bins.exists() else [],
+        models=[a for a in found if a.role == "model"],
+        corpora=[a for a in found if a.role == "corpus"],
+        others=[a for a in found if a.role not in {"model", "corpus"}],
+        logs=_logs(inputs.models),
+        samples=_samples(inputs, results, tasks),
+    )
+
+
+def _artefact(role: str, name: str, folder: Path) -> Artefact:
+    """Describe one input. Manifest and timings do not count: they differ from run to run."""
+    if not folder.is_dir():
+        return Artefact(role, name, None, None)
+    size = sum(
+        path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file()
+        and path.name != artifacts.MANIFEST
+        and not path.name.endswith(artifacts.VOLATILE_SUFFIX)
+    )
+    return Artefact(role, name, artifacts.read_manifest(folder), size)
+
+
+def _logs(models: Mapping[str, Path]) -> dict[str, list[LogLine]]:
+    paths = {name: folder / TRAINING_LOG for name, folder in models.items()}
+    return {name: list(_log_lines(path)) for name, path in paths.items() if path.is_file()}
+
+
+def _log_lines(path: Path) -> Iterator[LogLine]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            values = json.loads(line)
+            yield LogLine(
+                step=int(values["step"]),
+                tokens=int(values["tokens"]),
+                loss=values.get("loss"),
+                learning_rate=values.get("learning_rate"),
+                held_out_loss=values.get("held_out_loss") or {},
+            )
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(
+                f"{path}, line {number}: is no line of a training log ({error!r}); wanted is a "
+                'JSON object with "step", "tokens", "loss" and "learning_rate"'
+            ) from None
+
+
+def _samples(inputs: _Inputs, results: Results, tasks: Sequence[Task]) -> list[Sample]:
+    """Draw sample questions and join them with the models' predictions in the main scoring."""
+    files = [folder / "predictions.parquet" for folder in inputs.predictions.values()]
+    if not results.settings or not files:
+        return []
+    scoring = results.settings[0].scoring
+    keys = choose(_answered(files[0], scoring), results.languages)
+    ids = [id_ for _, _, id_ in keys]
+    questions = {
+        (q.language, q.task, q.id): q
+        for q in _rows_of(inputs.questions / "questions.parquet", "id", ids, Question)
+        if q.split == "test"
+    }
+    answers: dict[tuple[str, str, str], list[Prediction]] = {key: [] for key in keys}
+    for file in files:
+        for p in _rows_of(file, "question_id", ids, Prediction):
+            key = (p.language, p.task, p.question_id)
+            if p.scoring == scoring and key in answers:
+                answers[key].append(p)
+    titles = {task.name: task.title for task in tasks}
+    return [
+        make_sample(questions[key], titles.get(key[1], key[1]), answers[key], results.models)
+        for key in keys
+        if key in questions
+    ]
+
+
+def _answered(path: Path, scoring: str) -> list[tuple[str, str, str]]:
+    """Language, task and id of the questions in a file of predictions, each once, in order."""
+    names = ["language", "task", "question_id"]
+    table = _read_table(path, names, [("scoring", "=", scoring)])
+    rows = table.group_by(names, use_threads=False).aggregate([])
+    return sorted(zip(*(rows.column(name).to_pylist() for name in names), strict=True))
+
+
+def _rows_of(path: Path, column: str, values: Sequence[str], kind: type[_Row]) -> list[_Row]:
+    """Read only the records whose ``column`` is one of ``values``: files can be large."""
+    names = [f.name for f in fields(kind)]
+    rows = _read_table(path, names, [(column, "in", list(values))]).to_pylist()
+    make: Any = kind
+    return [
+        make(**{key: tuple(v) if isinstance(v, list) else v for key, v in row.items()})
+        for row in rows
+    ]
+
+
+def _read_table(path: Path, columns: list[str], filters: list[tuple[str, str, Any]]) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns, filters=filters)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}); wanted is a Parquet file with the columns {columns}"
+        ) from None
+
+
+def _write_tables(folder: Path, document: Document, results: Results) -> None:
+    """Write every printed table, and all scores as they were measured (fractions)."""
+    folder.mkdir()
+    for table in document.tables:
+        if table.rows:
+            _write_text(folder / f"{table.id}.csv", table_csv(table))
+    with (folder / "scores.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(f.name for f in fields(Score))
+        writer.writerows(astuple(score) for score in results.measured)
+
+
+def _write_cards(folder: Path, models: Mapping[str, Path], results: Results) -> None:
+    """Write the card of every model of the run, now with its results."""
+    folder.mkdir()
+    for name, stem in unique_names(list(models)).items():
+        card = read_card(models[name]) or Card(
+            name=name,
+            base_models=(),
+            relation=None,
+            description="A model this run was given. Its own card says where it comes from.",
+            licence="unknown",
+        )
+        text = render_card(card, _card_results(name, results))
+        _write_text(folder / f"{stem}.md", text)
+
+
+def _card_results(model: str, results: Results) -> str:
+    protocols = dict.fromkeys((s.scoring, s.shots) for s in results.settings)
+    tables = [model_table(results, model, *protocol) for protocol in protocols]
+    return "\n\n".join(
+        f"{table.title}. {table.note}\n\n{table_markdown(table)}" for table in tables if table.rows
+    )
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")

@@ -1,0 +1,205 @@
+"""The tables of results: accuracy by task, group and language, calibration, and a model's own.
+
+Pure functions of ``Results``. A result that is not there is a dash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from biomistral.languages import LANGUAGES
+from biomistral.records import Task
+from biomistral.reporting.results import Results, Setting, average_of
+from biomistral.reporting.tables import (
+    METRICS,
+    Cell,
+    Column,
+    Row,
+    RowKind,
+    Table,
+    metric_of,
+    number_cell,
+    score_cell,
+    slug,
+    text_cell,
+    with_marks,
+)
+
+ACCURACY = "accuracy"
+DEVIATION = "accuracy_deviation"
+
+
+def language_name(code: str) -> str:
+    """English name of a language; the code itself for one outside the benchmark."""
+    return LANGUAGES[code].name if code in LANGUAGES else code
+
+
+def describe(setting: Setting) -> str:
+    """Say a setting in words: ``English, letter scoring, 3-shot``."""
+    return f"{language_name(setting.language)}, {setting.scoring} scoring, {setting.shots}-shot"
+
+
+def accuracy_table(results: Results, group: str, setting: Setting) -> Table:
+    """Accuracy of every model (rows) on every task of a group (columns), and their average."""
+    tasks = results.tasks_of(group, setting)
+    columns: Sequence[Task] = (*tasks, average_of(group)) if len(tasks) > 1 else tasks
+    rows = [
+        Row(model, tuple(_accuracy(results, setting, model, t) for t in columns), kind)
+        for model, kind in _models(results, setting)
+    ]
+    note = "Accuracy in %, mean over seeds ± standard deviation over seeds (population)."
+    if any(cell.value is None for row in rows for cell in row.cells):
+        note += " A model that lacks a task has no average."
+    return with_marks(
+        Table(
+            id=slug("accuracy", group, *_parts(setting)),
+            title=f"{group.capitalize()} tasks: {describe(setting)}",
+            head="Model",
+            columns=tuple(Column(task.title, "higher", task.note) for task in columns),
+            rows=tuple(rows),
+            note=note,
+        )
+    )
+
+
+def groups_table(results: Results, setting: Setting, parents: Mapping[str, str]) -> Table:
+    """Averages of the groups side by side, and each model's change against its parent.
+
+    ``parents`` names, for a model made from another one here, that other one.
+    """
+    averages = [average_of(group) for group in results.groups]
+    rows = []
+    for model, kind in _models(results, setting):
+        parent = parents.get(model, "")
+        own = [_accuracy(results, setting, model, task) for task in averages]
+        before = [_accuracy(results, setting, parent, task) for task in averages]
+        changes = [_change(new, old) for new, old in zip(own, before, strict=True)]
+        rows.append(Row(model, (*own, text_cell(parent), *changes), kind))
+    return with_marks(
+        Table(
+            id=slug("groups", *_parts(setting)),
+            title=f"What was gained and what was forgotten: {describe(setting)}",
+            head="Model",
+            columns=(
+                *(Column(f"{group.capitalize()} average", "higher") for group in results.groups),
+                Column("Made from", is_text=True),
+                *(Column(f"Change, {group}") for group in results.groups),
+            ),
+            rows=tuple(rows),
+            note="Averages in %; changes in points against the model it was made from.",
+        )
+    )
+
+
+def languages_table(results: Results, group: str, scoring: str, shots: int) -> Table:
+    """Average of a group for every model (rows) in every language (columns), and their mean."""
+    settings = [s for s in results.settings if (s.scoring, s.shots) == (scoring, shots)]
+    measured = {name for s in settings for name, _ in _models(results, s)}
+    rows = []
+    for model in (name for name in results.models if name in measured):
+        cells = [_accuracy(results, s, model, average_of(group)) for s in settings]
+        rows.append(Row(model, (*cells, _mean(cells)), results.kinds[model]))
+    names = [language_name(s.language) for s in settings]
+    return with_marks(
+        Table(
+            id=slug("languages", group, scoring, f"{shots}shot"),
+            title=f"{group.capitalize()} average by language: {scoring} scoring, {shots}-shot",
+            head="Model",
+            columns=tuple(Column(name, "higher") for name in (*names, "Mean")),
+            rows=tuple(rows),
+            note=f"Accuracy in %. {_same_tasks(results, group, settings)}",
+        )
+    )
+
+
+def calibration_table(results: Results, group: str, setting: Setting) -> Table:
+    """Every metric but accuracy that was measured, averaged over the tasks of a group."""
+    metrics = _other_metrics(results, setting)
+    task = average_of(group)
+    rows = [
+        Row(
+            model,
+            tuple(score_cell(results.find(setting, model, task, m)) for m in metrics),
+            kind,
+        )
+        for model, kind in _models(results, setting)
+    ]
+    shown = [metric_of(name) for name in metrics]
+    return with_marks(
+        Table(
+            id=slug("calibration", group, *_parts(setting)),
+            title=f"Calibration, {group} average: {describe(setting)}",
+            head="Model",
+            columns=tuple(Column(m.label, m.better, m.note) for m in shown),
+            rows=tuple(row for row in rows if any(cell.value is not None for cell in row.cells)),
+            note=" ".join(f"{m.label.removesuffix(', %')}: {m.note}." for m in shown if m.note)
+            + " Lower is better.",
+        )
+    )
+
+
+def model_table(results: Results, model: str, scoring: str, shots: int) -> Table:
+    """One model's accuracy on every task (rows) in every language (columns), for its card."""
+    settings = [s for s in results.settings if (s.scoring, s.shots) == (scoring, shots)]
+    rows = []
+    for group in results.groups:
+        average = average_of(group)
+        tasks = results.tasks_of(group)
+        for task in (*tasks, average) if len(tasks) > 1 else tasks:
+            label = f"{group.capitalize()} average" if task == average else task.title
+            cells = tuple(_accuracy(results, s, model, task) for s in settings)
+            if any(cell.value is not None for cell in cells):
+                rows.append(Row(label, cells))
+    return Table(
+        id=slug("model", scoring, f"{shots}shot"),
+        title=f"{scoring.capitalize()} scoring, {shots}-shot",
+        head="Task",
+        columns=tuple(Column(language_name(s.language)) for s in settings),
+        rows=tuple(rows),
+        note="Accuracy in %, mean over seeds ± standard deviation over seeds (population).",
+    )
+
+
+def _parts(setting: Setting) -> tuple[str, str, str]:
+    """Parts of the id of a table in this setting."""
+    return setting.language, setting.scoring, f"{setting.shots}shot"
+
+
+def _models(results: Results, setting: Setting) -> list[tuple[str, RowKind]]:
+    """Models with any score in a setting, in order, each with its kind."""
+    measured = {key[1] for key in results.scores if key[0] == setting}
+    return [(name, results.kinds[name]) for name in results.models if name in measured]
+
+
+def _accuracy(results: Results, setting: Setting, model: str, task: Task) -> Cell:
+    return score_cell(
+        results.find(setting, model, task, ACCURACY), results.find(setting, model, task, DEVIATION)
+    )
+
+
+def _change(new: Cell, old: Cell) -> Cell:
+    if new.value is None or old.value is None:
+        return Cell()
+    return number_cell(new.value - old.value, signed=True)
+
+
+def _mean(cells: Sequence[Cell]) -> Cell:
+    """Unweighted mean; a dash if any is absent, for it would be a mean of something else."""
+    values = [cell.value for cell in cells if cell.value is not None]
+    return number_cell(fmean(values)) if values and len(values) == len(cells) else Cell()
+
+
+def _other_metrics(results: Results, setting: Setting) -> list[str]:
+    names = {key[4] for key in results.scores if key[0] == setting} - {ACCURACY, DEVIATION}
+    known = [name for name in METRICS if name in names]
+    return known + sorted(names - set(known))
+
+
+def _same_tasks(results: Results, group: str, settings: Sequence[Setting]) -> str:
+    """Say whether the averages of the languages are over the same tasks."""
+    tasks = {s.language: [t.title for t in results.tasks_of(group, s)] for s in settings}
+    if len({tuple(titles) for titles in tasks.values()}) <= 1:
+        return "All languages are averaged over the same tasks."
+    each = "; ".join(f"{language_name(code)}: {', '.join(t)}" for code, t in tasks.items())
+    return f"Not comparable across columns: the languages have different tasks ({each})."
