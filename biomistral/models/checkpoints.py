@@ -1,0 +1,314 @@
+"""Checkpoint folders on disk: read and written tensor by tensor, without making a model of them.
+
+A checkpoint is what Transformers saves: ``config.json`` and safetensors files, one
+(``model.safetensors``) or several with an index. Opening reads the config and the headers of the
+files only, so a broken or unfit checkpoint is refused before a weight is touched. Knows nothing
+about architectures beyond the names of their embeddings.
+
+Format: that of ``save_pretrained`` in Transformers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import mmap
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from biomistral.artifacts import write_json
+from biomistral.errors import ModelError
+from biomistral.models.safetensors_files import StoredTensor, TensorSpec, lay_out, read_header
+
+CONFIG = "config.json"
+SINGLE_FILE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+# Files that travel with the weights when a checkpoint is made from another one.
+COMPANIONS = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer.model.v3",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+)
+
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+class Checkpoint:
+    """An opened checkpoint folder: ``config``, ``tensors`` by name, and their values on demand.
+
+    ``tensors`` is in the natural order of the names (layer 2 before layer 10), whatever the files
+    the tensors lie in. Raises ``ModelError`` if the folder holds no whole safetensors checkpoint.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if not folder.is_dir():
+            raise ModelError(f"{folder}: is not a folder; name the folder of a checkpoint")
+        self.config = _read_config(folder)
+        stored = sorted(_stored_tensors(folder), key=lambda tensor: _natural(tensor.name))
+        self.tensors = {tensor.name: tensor for tensor in stored}
+        self._maps: dict[Path, mmap.mmap] = {}
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a tensor whose pages are read when they are used; writing to it changes no file."""
+        stored = self.tensors[name]
+        if stored.num_elements == 0:
+            return torch.empty(stored.shape, dtype=stored.dtype)
+        if stored.file not in self._maps:
+            with stored.file.open("rb") as stream:
+                # A private copy on write: PyTorch has no read-only tensors.
+                self._maps[stored.file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+        flat = torch.frombuffer(
+            self._maps[stored.file],
+            dtype=stored.dtype,
+            count=stored.num_elements,
+            offset=stored.offset_bytes,
+        )
+        return flat.view(stored.shape)
+
+    def embedding_rows(self) -> int | None:
+        """Rows of the input embedding, or None if no tensor has the name of one."""
+        for name, tensor in self.tensors.items():
+            if name.endswith(_EMBEDDINGS):
+                return tensor.shape[0]
+        return None
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise ModelError(
+                f"{folder}: holds an adapter, not a model; merge it into its base model first "
+                "(PEFT: model.merge_and_unload(), then save_pretrained)"
+            )
+        raise ModelError(
+            f"{folder}: has no {CONFIG}; name the folder of a whole checkpoint, as "
+            "save_pretrained writes it"
+        )
+    return _read_json(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: is not JSON ({error}); fetch the file again") from None
+    if not isinstance(value, dict):
+        raise ModelError(
+            f"{path}: holds a {type(value).__name__} instead of an object; fetch the file again"
+        )
+    return value
+
+
+def _stored_tensors(folder: Path) -> Iterable[StoredTensor]:
+    """Find the weights as Transformers does: the single file first, then the index."""
+    if (folder / SINGLE_FILE).is_file():
+        return read_header(folder / SINGLE_FILE)
+    if (folder / INDEX).is_file():
+        return _indexed_tensors(folder / INDEX)
+    if pickled := sorted(path.name for path in folder.glob("*.bin")):
+        raise ModelError(
+            f"{folder}: its weights are pickled ({pickled[0]}), and a pickle can run any code "
+            "when it is opened; convert a checkpoint that you trust with Transformers: "
+            "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)"
+        )
+    raise ModelError(
+        f"{folder}: has no weights; expected {SINGLE_FILE}, or {INDEX} and the files it names"
+    )
+
+
+def _indexed_tensors(index: Path) -> Iterator[StoredTensor]:
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelError(f"{index}: has no weight_map; fetch the index again")
+    for file_name in sorted(set(map(str, weight_map.values()))):
+        file = index.parent / file_name
+        if Path(file_name).name != file_name or not file.is_file():
+            raise ModelError(
+                f"{index}: names the file {file_name!r}, which is not in the folder; "
+                "fetch the missing file, or the index that belongs to these files"
+            )
+        listed = {name for name, value in weight_map.items() if value == file_name}
+        found = read_header(file)
+        if differing := listed ^ {tensor.name for tensor in found}:
+            name = min(differing)
+            problem = "lists it, the file lacks it" if name in listed else "does not list it"
+            raise ModelError(
+                f"{index}: does not fit {file_name}: tensor {name!r} is one of {len(differing)} "
+                f"that differ (the index {problem}); fetch index and files of one revision"
+            )
+        yield from found
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sort key with numbers by value: ``layers.2`` before ``layers.10``."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+# --- the tokenizer --------------------------------------------------------------------------------
+
+
+def check_tokenizer_fits(folder: Path) -> None:
+    """Raise ``ModelError`` if the tokenizer can give an id that the embedding has no row for.
+
+    Reads JSON only. Special tokens that are named but not in the vocabulary count: Transformers
+    appends them when it loads the tokenizer. A folder without a tokenizer passes.
+    """
+    rows = Checkpoint(folder).embedding_rows()
+    try:
+        ids = _token_ids(folder)
+    except (TypeError, AttributeError, LookupError, ValueError) as error:
+        raise ModelError(
+            f"{folder}: its tokenizer files are not of a known form ({error!r}); fetch them again"
+        ) from None
+    if rows is None or not ids:
+        return
+    token = max(ids, key=lambda token: ids[token])
+    if ids[token] >= rows:
+        raise ModelError(
+            f"{folder}: the tokenizer gives the token {token!r} the id {ids[token]}, but the "
+            f"embedding has {rows} rows (ids 0 to {rows - 1}); resize the embedding "
+            "(model.resize_token_embeddings(len(tokenizer)), then save_pretrained), or take the "
+            "token out of the tokenizer"
+        )
+
+
+def _token_ids(folder: Path) -> dict[str, int]:
+    """Every token the tokenizer files name, with its id."""
+    tokenizer = _read_json_if_there(folder / "tokenizer.json")
+    config = _read_json_if_there(folder / "tokenizer_config.json")
+    vocabulary = tokenizer.get("model", {}).get("vocab", {})
+    if isinstance(vocabulary, list):  # unigram models: [piece, score] by id
+        vocabulary = {piece: index for index, (piece, _) in enumerate(vocabulary)}
+    ids: dict[str, int] = {**_read_json_if_there(folder / "vocab.json"), **vocabulary}
+    vocabulary_is_known = bool(ids)  # not so beside a bare tokenizer.model
+    ids |= _read_json_if_there(folder / "added_tokens.json")
+    ids |= {token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}
+    for index, token in config.get("added_tokens_decoder", {}).items():
+        ids[token["content"]] = int(index)
+    if vocabulary_is_known:
+        special = _read_json_if_there(folder / "special_tokens_map.json")
+        for content in itertools.chain(_special_tokens(config), _special_tokens(special)):
+            ids.setdefault(content, max(ids.values()) + 1)
+    return ids
+
+
+def _special_tokens(config: dict[str, Any]) -> Iterator[str]:
+    """Tokens named by keys such as ``pad_token`` and ``additional_special_tokens``."""
+    for key, value in config.items():
+        if key.endswith(("_token", "_special_tokens")):
+            for token in value if isinstance(value, list) else [value]:
+                content = token.get("content") if isinstance(token, dict) else token
+                if isinstance(content, str):
+                    yield content
+
+
+def _read_json_if_there(path: Path) -> dict[str, Any]:
+    return _read_json(path) if path.is_file() else {}
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+class CheckpointWriter:
+    """Write tensors of known names, shapes and types one after another, in any order.
+
+    The files are laid out at once (headers, index, full size), and each tensor then goes to its
+    place, so that no more than the block at hand is in memory.
+    """
+
+    def __init__(
+        self, folder: Path, tensors: Sequence[TensorSpec], *, max_shard_bytes: int = 5_000_000_000
+    ) -> None:
+        self._missing = {tensor.name for tensor in tensors}
+        assert len(self._missing) == len(tensors), "two tensors have one name"
+        shards = _shards(tensors, max_shard_bytes)
+        places = [
+            lay_out(folder / _shard_name(index, len(shards)), shard)
+            for index, shard in enumerate(shards)
+        ]
+        self._places = {place.name: place for place in itertools.chain.from_iterable(places)}
+        if len(shards) > 1:
+            total_bytes = sum(tensor.num_bytes for tensor in tensors)
+            weight_map = {name: place.file.name for name, place in self._places.items()}
+            write_json(
+                folder / INDEX, {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
+            )
+
+    def write(self, name: str, values: Tensor) -> None:
+        """Write a whole tensor, converted to its declared type."""
+        assert tuple(values.shape) == self._places[name].shape, name
+        self.write_blocks(name, [values])
+
+    def write_blocks(self, name: str, blocks: Iterable[Tensor]) -> None:
+        """Write a tensor given as blocks of its elements in row-major order."""
+        place = self._places[name]
+        written_bytes = 0
+        with place.file.open("r+b") as stream:
+            stream.seek(place.offset_bytes)
+            for block in blocks:
+                # Through bytes, for NumPy has no bfloat16.
+                flat = block.detach().to("cpu", place.dtype).contiguous().view(-1)
+                written_bytes += stream.write(flat.view(torch.uint8).numpy().data)
+        assert written_bytes == place.num_bytes, f"{name}: {written_bytes} bytes written"
+        self._missing.discard(name)
+
+    def finish(self) -> None:
+        """Check that every tensor was written."""
+        assert not self._missing, f"never written: {sorted(self._missing)[:3]}"
+
+
+def write_config(folder: Path, config: dict[str, Any], dtype: torch.dtype | None = None) -> None:
+    """Write ``config.json``, saying that the weights are of type ``dtype`` if one is given."""
+    if dtype is not None:
+        config = {key: value for key, value in config.items() if key != "torch_dtype"}
+        config["dtype"] = str(dtype).removeprefix("torch.")
+    write_json(folder / CONFIG, config)
+
+
+def copy_companions(source: Path, out: Path) -> list[str]:
+    """Copy tokenizer, generation settings and chat template; return the names of those there."""
+    found = [name for name in COMPANIONS if (source / name).is_file()]
+    for name in found:
+        shutil.copyfile(source / name, out / name)
+    return found
+
+
+def _shards(tensors: Sequence[TensorSpec], max_bytes: int) -> list[list[TensorSpec]]:
+    """Fill one file after another; a tensor larger than a file gets one of its own."""
+    shards: list[list[TensorSpec]] = [[]]
+    room = max_bytes
+    for tensor in tensors:
+        if tensor.num_bytes > room and shards[-1]:
+            shards.append([])
+            room = max_bytes
+        shards[-1].append(tensor)
+        room -= tensor.num_bytes
+    return shards
+
+
+def _shard_name(index: int, num_shards: int) -> str:
+    if num_shards == 1:
+        return SINGLE_FILE
+    return f"model-{index + 1:05d}-of-{num_shards:05d}.safetensors"

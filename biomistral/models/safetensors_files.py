@@ -1,0 +1,135 @@
+"""Safetensors files: read where tensors lie, or lay a file out for tensors to be put into.
+
+Header only; values are read and written by whoever knows the places. Knows nothing about folders.
+
+Format: https://huggingface.co/docs/safetensors (8 bytes length, JSON header, raw values).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from biomistral.errors import ModelError
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+# The safetensors library refuses longer headers too.
+_LONGEST_HEADER_BYTES = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """What is known of a tensor without its values."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def num_elements(self) -> int:
+        """Product of the shape; 1 for a scalar."""
+        return math.prod(self.shape)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size on disk."""
+        return self.num_elements * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor(TensorSpec):
+    """A tensor in a safetensors file; ``offset_bytes`` counts from the start of the file."""
+
+    file: Path
+    offset_bytes: int
+
+
+def read_header(file: Path) -> list[StoredTensor]:
+    """Return the tensors of one safetensors file, in the order of their values.
+
+    Raises ``ModelError`` if the file is cut off, padded or its header does not describe it.
+    """
+    size_bytes = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        start = 8 + length
+        if size_bytes < 8 or length > _LONGEST_HEADER_BYTES or start > size_bytes:
+            raise _damaged(file, f"it has {size_bytes} bytes, less than its header needs")
+        text = stream.read(length)
+    try:
+        header = json.loads(text)
+        header.pop("__metadata__", None)
+        spans = sorted((*entry["data_offsets"], name) for name, entry in header.items())
+        tensors = [_stored(file, name, header[name], start + begin) for begin, _, name in spans]
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise _damaged(file, f"its header cannot be read ({error!r})") from None
+    expected = 0
+    for tensor, (begin, end, _) in zip(tensors, spans, strict=True):
+        if begin != expected or end - begin != tensor.num_bytes:
+            raise _damaged(
+                file,
+                f"its header gives {tensor.name} the bytes {begin} to {end}, while its shape "
+                f"{list(tensor.shape)} and type need {expected} to {expected + tensor.num_bytes}",
+            )
+        expected = end
+    if size_bytes != start + expected:
+        raise _damaged(file, f"it has {size_bytes} bytes where its header needs {start + expected}")
+    return tensors
+
+
+def _stored(file: Path, name: str, entry: dict[str, Any], offset_bytes: int) -> StoredTensor:
+    shape = tuple(int(length) for length in entry["shape"])
+    if any(length < 0 for length in shape):
+        raise ValueError(f"{name} has the shape {list(shape)}")
+    return StoredTensor(name, shape, DTYPES[entry["dtype"]], file, offset_bytes)
+
+
+def _damaged(file: Path, what: str) -> ModelError:
+    return ModelError(
+        f"{file}: is damaged or was not copied whole: {what}; fetch or make the file again"
+    )
+
+
+def lay_out(file: Path, tensors: Sequence[TensorSpec]) -> list[StoredTensor]:
+    """Write the header of a file, stretch it to its full size and return the places within."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    # Wide types first: every tensor then starts at a multiple of its own width.
+    ordered = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
+    for tensor in ordered:
+        header[tensor.name] = {
+            "dtype": _DTYPE_NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + tensor.num_bytes],
+        }
+        offset += tensor.num_bytes
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        stream.truncate(8 + len(text) + offset)
+    return read_header(file)
