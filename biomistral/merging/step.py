@@ -1,0 +1,178 @@
+"""The merge step: checkpoint folders in, one checkpoint folder out, a tensor at a time.
+
+The only module of merging that reads weights and writes files. The arithmetic is in ``methods``,
+what is refused beforehand in ``plan``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from biomistral import artifacts
+from biomistral.artifacts import Origin
+from biomistral.errors import InputError, ModelError
+from biomistral.merging.dropping import dropping_key
+from biomistral.merging.methods import METHODS, Share, places
+from biomistral.merging.plan import Plan, base_name, find_folders, plan_merge, shown
+from biomistral.models.cards import Card, read_card, write_card
+from biomistral.models.checkpoints import (
+    Checkpoint,
+    CheckpointWriter,
+    copy_companions,
+    write_config,
+)
+from biomistral.progress import Progress, ignore
+from biomistral.recipe.settings import MergeSettings
+
+_TITLES = {
+    "linear": "the weighted mean of",
+    "slerp": "the spherical interpolation (SLERP) of",
+    "task_arithmetic": "the sum of task vectors (task arithmetic) of",
+    "ties": "the trimmed and sign-elected sum of task vectors (TIES) of",
+    "dare_linear": "the sum of randomly thinned task vectors (DARE) of",
+    "dare_ties": "the sign-elected sum of randomly thinned task vectors (DARE-TIES) of",
+}
+
+
+def merge(
+    settings: MergeSettings,
+    out: Path,
+    *,
+    models: Mapping[str, Path] | None = None,
+    seed: int = 42,
+    origin: Origin | None = None,
+    progress: Progress = ignore,
+) -> Path:
+    """Merge models into the checkpoint folder ``out`` and return it.
+
+    The names in ``settings`` are looked up in ``models``; without it they are folders. ``seed`` is
+    that of DARE's dropping unless ``settings`` names one. Config, tokenizer and, if no ``dtype``
+    is set, the type of each tensor are those of the base (linear without one: of the first model).
+
+    Raises ``RecipeError``, ``ModelError`` or ``InputError`` before anything is written, except
+    that NaN and infinity are found on the way; ``out`` is then left as it was.
+    """
+    folders = find_folders(settings, models)
+    _refuse_overwriting(out, folders)
+    plan = plan_merge(settings, folders)
+    drop_seed = getattr(settings, "seed", None)
+    drop_seed = seed if drop_seed is None else drop_seed
+    origin = origin or _origin(settings, folders, drop_seed)
+    with artifacts.create(out, origin) as draft:
+        _write_weights(plan, draft.folder, drop_seed, progress)
+        write_config(
+            draft.folder,
+            plan.base.config,
+            getattr(torch, settings.dtype) if settings.dtype else None,
+        )
+        copy_companions(plan.base.folder, draft.folder)
+        write_card(draft.folder, _card(settings, folders))
+        draft.counts["tensors"] = len(plan.outputs)
+        draft.counts["parameters"] = sum(tensor.num_elements for tensor in plan.outputs)
+        draft.counts["warnings"] = plan.warnings
+    return out
+
+
+def _write_weights(plan: Plan, folder: Path, drop_seed: int, progress: Progress) -> None:
+    writer = CheckpointWriter(folder, plan.outputs)
+    for done, tensor in enumerate(plan.outputs):
+        progress(done, len(plan.outputs), "tensors merged")
+        blocks = _merged_blocks(plan, tensor.name, drop_seed)
+        writer.write_blocks(tensor.name, _stored(blocks, tensor.dtype, tensor.name))
+    writer.finish()
+    progress(len(plan.outputs), len(plan.outputs), "tensors merged")
+
+
+def _merged_blocks(plan: Plan, name: str, drop_seed: int) -> Iterator[Tensor]:
+    """Apply the method to one tensor of all models."""
+    base = _finite_values(plan.base, name)
+    shares = [
+        Share(
+            values=base if model is plan.base else _finite_values(model, name),
+            weight=plan.weights[index][name],
+            density=plan.densities[index][name],
+            key=dropping_key(drop_seed, index, name),
+        )
+        for index, model in enumerate(plan.models)
+    ]
+    options: dict[str, Any] = plan.settings.model_dump(include={"normalize", "scale", "rescale"})
+    if plan.t is not None:
+        options["t"] = plan.t[name]
+    return METHODS[plan.settings.method](base, shares, **options)
+
+
+def _finite_values(checkpoint: Checkpoint, name: str) -> Tensor:
+    """Return a tensor as one vector (n,). Raises ``ModelError`` if it holds NaN or infinity."""
+    values = checkpoint.tensor(name).reshape(-1)
+    if not all(_is_finite(values[place]) for place in places(values)):
+        raise ModelError(
+            f"{checkpoint.tensors[name].file}: {name} holds NaN or infinity; the model is broken "
+            "(a diverged training or a damaged copy): fetch it again or use another checkpoint"
+        )
+    return values
+
+
+def _stored(blocks: Iterable[Tensor], dtype: torch.dtype, name: str) -> Iterator[Tensor]:
+    """Round blocks to the type they are stored in."""
+    for block in blocks:
+        rounded = block.to(dtype)
+        if not _is_finite(rounded):
+            raise ModelError(
+                f"merge: {name} has values beyond the range of {str(dtype).removeprefix('torch.')}"
+                f" (up to {float(block.abs().max()):g}); set dtype: bfloat16 or float32, or "
+                "smaller weights"
+            )
+        yield rounded
+
+
+def _is_finite(values: Tensor) -> bool:
+    """Whether there is no NaN or infinity: one in a sum stays, and a sum is quick to make."""
+    total = values.sum(dtype=torch.float32)
+    return bool(total.isfinite()) or bool(values.isfinite().all())
+
+
+def _refuse_overwriting(out: Path, folders: Mapping[str, Path]) -> None:
+    for name, folder in folders.items():
+        if folder.resolve() == out.resolve():
+            raise InputError(
+                f"{out}: is the model {name!r}, which the merge reads; name another output folder"
+            )
+
+
+def _origin(settings: MergeSettings, folders: Mapping[str, Path], drop_seed: int) -> Origin:
+    values = settings.model_dump(mode="json")
+    if "seed" in values:
+        values["seed"] = drop_seed
+    inputs = {name: artifacts.fingerprint_of_files([folder]) for name, folder in folders.items()}
+    return Origin("model", settings.name, values, inputs)
+
+
+def _card(settings: MergeSettings, folders: Mapping[str, Path]) -> Card:
+    """Say how the model was made; data sets and languages are those of the models' own cards."""
+    cards = [card for folder in folders.values() if (card := read_card(folder))]
+    names = list(folders)
+    values = settings.model_dump(mode="json", exclude={"name", "base", "models"}, exclude_none=True)
+    details = {key: json.dumps(value) for key, value in values.items() if key != "method"}
+    for entry in settings.models:
+        numbers = entry.model_dump(mode="json", exclude={"model"})
+        details[shown(entry.model)] = json.dumps(numbers) if numbers else "as it is"
+    return Card(
+        name=settings.name,
+        base_models=tuple(shown(name) for name in names),
+        relation="merge",
+        description=f"{settings.name} is {_TITLES[settings.method]} {len(names)} models, with "
+        f"config and tokenizer of {shown(base_name(settings))}.",
+        details={"method": settings.method, **details},
+        languages=_union([card.languages for card in cards]) or ("en",),
+        datasets=_union([card.datasets for card in cards]),
+    )
+
+
+def _union(lists: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(item for items in lists for item in items))
