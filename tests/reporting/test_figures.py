@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree as ET
+
+from biomistral.records import ReliabilityBin
+from biomistral.reporting.figures import (
+    Chart,
+    accuracy_chart,
+    held_out_chart,
+    loss_chart,
+    reliability_chart,
+)
+from biomistral.reporting.run_tables import LogLine
+
+LOG = [LogLine(i, 10 * i, 3.0 / i, 0.1, {"pmc": 2.0} if i == 900 else {}) for i in range(1, 1001)]
+BINS = [
+    ReliabilityBin("m", "average", "medical", "en", "letter", low, low + 0.5, n, low + 0.2, 0.4)
+    for low, n in ((0.0, 0), (0.5, 9))
+]
+
+
+def charts(make_score) -> list[Chart]:  # type: ignore[no-untyped-def]
+    scores = {'a "<&> $x$': make_score("a", "heart", 0.5), "b": None}
+    made = [
+        accuracy_chart("bars", "Heart", scores, 0.25),
+        reliability_chart("rel", "m", BINS),
+        loss_chart("loss", "Loss", {"m": LOG}),
+        held_out_chart("held", "Held out", {"m": LOG}),
+    ]
+    return [chart for chart in made if chart]
+
+
+def test_the_same_numbers_give_the_same_bytes(make_score) -> None:  # type: ignore[no-untyped-def]
+    assert charts(make_score) == charts(make_score)
+
+
+def test_a_figure_is_well_formed_and_says_in_words_what_it_shows(make_score) -> None:  # type: ignore[no-untyped-def]
+    for chart in charts(make_score):
+        root = ET.fromstring(chart.svg)
+        assert root.get("role") == "img"
+        assert root.get("aria-label") == chart.text
+    assert (
+        "50.0 % (interval 45.0 to 55.0); b not measured; chance 25.0 %"
+        in charts(make_score)[0].text
+    )
+
+
+def test_a_figure_fetches_nothing_and_refers_to_itself_only(make_score) -> None:  # type: ignore[no-untyped-def]
+    for chart in charts(make_score):
+        assert "http" not in chart.svg
+        assert "<style" not in chart.svg
+        ids = set(re.findall(r' id="([^"]+)"', chart.svg))
+        assert ids == set(re.findall(r'(?:href="#|url\(#)([^")]+)', chart.svg))
+        assert all(id_.startswith(f"{chart.id}-") for id_ in ids)
+
+
+def test_ink_takes_the_colour_of_the_page(make_score) -> None:  # type: ignore[no-untyped-def]
+    for chart in charts(make_score):
+        assert "currentColor" in chart.svg
+        assert "#010203" not in chart.svg
+        assert "#000000" not in chart.svg
+
+
+def test_an_absent_result_is_drawn_as_a_dash(make_score) -> None:  # type: ignore[no-untyped-def]
+    root = ET.fromstring(charts(make_score)[0].svg)
+    assert "–" in "".join(root.itertext())
+
+
+def test_empty_bins_are_left_out(make_score) -> None:  # type: ignore[no-untyped-def]
+    assert charts(make_score)[1].text.count("confidence") == 1
+
+
+def test_a_run_without_losses_has_no_curve() -> None:
+    assert loss_chart("loss", "Loss", {"m": [LogLine(1, 1, None, None, {})]}) is None
+    assert held_out_chart("held", "Held out", {}) is None
+
+
+def test_a_long_curve_is_thinned() -> None:
+    chart = loss_chart("loss", "Loss", {"m": LOG * 10})
+    assert chart is not None
+    assert len(chart.svg) < 40_000

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import lxml.html
+import pytest
+
+from biomistral import artifacts
+from biomistral.advisory import ADVISORY
+from biomistral.errors import InputError
+from biomistral.reporting import report
+
+ODD_NAME = "tr_ained <b>&|% $x$"
+
+
+@pytest.fixture(scope="module")
+def made(run_folders, tmp_path_factory) -> Path:  # type: ignore[no-untyped-def]
+    return report(tmp_path_factory.mktemp("out") / "report", **run_folders)
+
+
+@pytest.fixture(scope="module")
+def page(made):  # type: ignore[no-untyped-def]
+    return lxml.html.fromstring((made / "index.html").read_text(encoding="utf-8"))
+
+
+def test_the_report_is_whole(made: Path) -> None:
+    names = {path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()}
+    assert {"index.html", "report.md", "report.tex", "tables/scores.csv", "manifest.json"} <= names
+    assert {"tables/accuracy-medical-en-letter-3shot.csv", "tables/provenance.csv"} <= names
+    cards = {name for name in names if name.startswith("cards/")}
+    assert cards == {"cards/base.md", "cards/elsewhere.md", "cards/tr_ained_b_x_.md"}
+
+
+def test_made_twice_it_has_the_same_bytes(run_folders, made: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    again = report(tmp_path / "another place" / "again", **run_folders)
+    assert artifacts.content_digest(again) == artifacts.content_digest(made)
+
+
+def test_every_file_for_readers_carries_the_advisory(made: Path, page) -> None:  # type: ignore[no-untyped-def]
+    assert page.xpath("string(//aside)").strip() == ADVISORY
+    for path in [made / "report.md", made / "report.tex", *(made / "cards").iterdir()]:
+        assert ADVISORY in path.read_text(encoding="utf-8"), path
+
+
+def test_the_page_needs_no_other_file(page) -> None:  # type: ignore[no-untyped-def]
+    links = [value for _, attribute, value, _ in page.iterlinks() if attribute is not None]
+    assert links  # the table of contents
+    assert all(link.startswith("#") for link in links)
+    styles = " ".join(page.xpath("//style/text()"))
+    assert not re.search(r"url\(|@import", styles)
+
+
+def test_every_link_inside_the_page_leads_somewhere_and_ids_are_distinct(page) -> None:  # type: ignore[no-untyped-def]
+    ids = page.xpath("//@id")
+    assert len(ids) == len(set(ids))
+    assert {href.removeprefix("#") for href in page.xpath("//@href")} <= set(ids)
+
+
+def test_odd_names_are_text_and_never_markup(made: Path, page) -> None:  # type: ignore[no-untyped-def]
+    heads = [text.strip() for text in page.xpath("//tbody/tr/th/text()")]
+    assert ODD_NAME in heads
+    text = (made / "index.html").read_text(encoding="utf-8")
+    assert "tr_ained <b>" not in text
+    assert "<i>bone</i>" not in text
+    assert r"tr\_ained \<b\>&\|% \$x\$" in (made / "report.md").read_text(encoding="utf-8")
+    latex = (made / "report.tex").read_text(encoding="utf-8")
+    assert r"tr\_ained \textless{}b\textgreater{}\&\textbar{}\% \$x\$" in latex
+
+
+def test_arabic_is_written_from_right_to_left(page) -> None:  # type: ignore[no-untyped-def]
+    blocks = page.xpath('//article//div[@lang="ar"]')
+    assert blocks
+    assert {block.get("dir") for block in blocks} == {"rtl"}
+    assert {b.get("dir") for b in page.xpath('//article//div[@lang="en"]')} == {"ltr"}
+
+
+def test_an_absent_result_is_a_dash(page) -> None:  # type: ignore[no-untyped-def]
+    row = page.xpath('//figure[@id="groups-en-letter-3shot"]//tr[th="base"]/td')
+    assert row[-1].text_content().strip() == "–"
+
+
+def test_baselines_are_in_a_body_of_their_own(page) -> None:  # type: ignore[no-untyped-def]
+    bodies = page.xpath('//figure[@id="accuracy-medical-en-letter-3shot"]//tbody')
+    assert [b.xpath("string(tr[1]/th)") for b in bodies] == ["base", "random choice"]
+
+
+def test_intervals_are_shown_on_hover(page) -> None:  # type: ignore[no-untyped-def]
+    notes = page.xpath('//figure[@id="accuracy-medical-en-letter-3shot"]//td/@title')
+    assert "95 % interval 45.0 to 55.0; 100 questions, 3 seeds" in notes
+
+
+def test_what_is_copied_is_what_the_files_hold(made: Path, page) -> None:  # type: ignore[no-untyped-def]
+    figure = '//figure[@id="provenance"]'
+    # The parser of HTML drops one line break at the start of a textarea.
+    copied = page.xpath(f'string({figure}//textarea[@data-format="CSV"])').removeprefix("\n")
+    assert copied == (made / "tables" / "provenance.csv").read_text(encoding="utf-8")
+
+
+def test_cards_are_printed_with_results(made: Path) -> None:
+    text = (made / "cards" / "tr_ained_b_x_.md").read_text(encoding="utf-8")
+    assert "Made up and trained." in text
+    assert "| Heart | 62.0 | 42.0 |" in text
+    assert "Not measured yet." in (made / "cards" / "elsewhere.md").read_text(encoding="utf-8")
+
+
+def test_no_place_or_time_is_told(made: Path, run_folders) -> None:  # type: ignore[no-untyped-def]
+    root = str(run_folders["scores"].parent)
+    for path in made.rglob("*"):
+        if path.is_file() and path.name != "manifest.json":
+            text = path.read_text(encoding="utf-8")
+            assert root not in text, path
+            assert "made_at" not in text, path
+
+
+def test_training_curves_are_drawn_for_models_with_a_log(page) -> None:  # type: ignore[no-untyped-def]
+    labels = page.xpath('//section[@id="section-training"]//svg/@aria-label')
+    assert [label.split(" over")[0] for label in labels] == ["Training loss", "Held-out loss"]
+
+
+def test_scores_that_are_not_there_are_named(run_folders, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InputError, match=r"scores\.parquet: cannot be read"):
+        report(tmp_path / "r", **{**run_folders, "scores": tmp_path / "nothing"})
+
+
+def test_a_broken_training_log_is_named_with_its_line(run_folders, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "training_log.jsonl").write_text(
+        '{"step": 1, "tokens": 2}\n{"step": 2}\n'
+    )
+    with pytest.raises(InputError, match=r"training_log\.jsonl, line 2: is no line of a training"):
+        report(tmp_path / "r", **{**run_folders, "models": {"m": tmp_path / "model"}})
+
+
+def test_predictions_that_are_not_there_are_named(run_folders, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InputError, match=r"predictions\.parquet: cannot be read"):
+        report(tmp_path / "r", **{**run_folders, "predictions": {"m": tmp_path}})
+
+
+def test_a_report_without_corpora_predictions_and_bins_is_made(
+    run_folders, scores, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    shutil.copytree(run_folders["scores"], tmp_path / "scores")
+    (tmp_path / "scores" / "reliability.parquet").unlink()
+    bare = {"scores": tmp_path / "scores", "models": {}, "corpora": {}, "predictions": {}}
+    out = report(tmp_path / "r", **{**run_folders, **bare})
+    assert (out / "index.html").is_file()
+
+
+def test_importing_the_room_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, biomistral.reporting;"
+        "print({'matplotlib', 'jinja2', 'pyarrow', 'torch'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
