@@ -212,8 +212,19 @@ class FilteredValue(Settings):
     value: float | list[float] = Field(description="A number, or a gradient over the layers.")
 
 
+def _parameter_form(value: Any) -> str:
+    if not isinstance(value, list):
+        return "number"
+    return "filters" if any(isinstance(v, dict | FilteredValue) for v in value) else "gradient"
+
+
 # A number; a gradient over depth; or the first filter that matches a tensor's name.
-Parameter = float | list[float] | list[FilteredValue]
+Parameter = Annotated[
+    Annotated[float, Tag("number")]
+    | Annotated[list[float], Tag("gradient")]
+    | Annotated[list[FilteredValue], Tag("filters")],
+    Discriminator(_parameter_form),
+]
 
 
 def _within_unit(value: Parameter) -> Parameter:
@@ -382,8 +393,9 @@ class BenchmarkSettings(Settings):
     """Where the questions come from."""
 
     data: str = Field(
+        "data/benchmark",
         description="Folder with the published files (see docs/benchmark.md), or with one folder "
-        "per task of your own, each with a task.yaml."
+        "per task of your own, each with a task.yaml.",
     )
 
 
@@ -450,7 +462,9 @@ class Recipe(Settings):
     pretrain: list[PretrainSettings] = Field(default_factory=list, description="Training runs.")
     merge: list[MergeSettings] = Field(default_factory=list, description="Merged models.")
     quantize: list[QuantizeSettings] = Field(default_factory=list, description="Quantized models.")
-    benchmark: BenchmarkSettings | None = Field(None, description="Source of the questions.")
+    benchmark: BenchmarkSettings = Field(
+        BenchmarkSettings(), description="Source of the questions."
+    )
     evaluate: EvaluateSettings | None = Field(None, description="What is measured on what.")
 
     @model_validator(mode="before")

@@ -1,0 +1,152 @@
+"""What is written in the invented world: general documents, articles and questions, as records.
+
+Every document is a function of the world, its language and a generator; sentences come from
+``phrases.yaml``. Questions of the benchmark use wordings that no text here uses.
+Knows nothing about files or XML.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from biomistral.languages import LANGUAGES
+from biomistral.miniature.world import MEDICAL, OUTCOMES, WORD_RELATIONS, Entity, World
+
+QUESTIONS_A_DOCUMENT = 4
+
+
+@dataclass(frozen=True)
+class Article:
+    """A medical article before it becomes XML."""
+
+    id: str  # PMC number of the invented archive
+    language: str
+    title: str
+    abstract: str
+    sections: tuple[tuple[str, tuple[str, ...]], ...]  # heading, paragraphs
+
+
+@functools.cache
+def phrases() -> dict[str, Any]:
+    """Return the sentence table, as read from ``phrases.yaml``."""
+    text = (importlib.resources.files("biomistral.miniature") / "phrases.yaml").read_text("utf-8")
+    table: dict[str, Any] = yaml.safe_load(text)
+    return table
+
+
+def relation_phrases(relation: str, language: str) -> dict[str, list[str]]:
+    """Wordings of one relation in one language: ``say``, ``ask`` and ``test``."""
+    table = phrases()
+    section = table["medical"] if relation in table["medical"] else table["general"]
+    wordings: dict[str, list[str]] = section[relation][language]
+    return wordings
+
+
+def answer_names(world: World, relation: str, language: str) -> Sequence[str]:
+    """All answers of a relation, as written in a language."""
+    if relation in WORD_RELATIONS:
+        words: list[str] = phrases()["words"][relation][language]
+        return words
+    return world.names[relation]
+
+
+def statement(
+    world: World, entity: Entity, relation: str, language: str, rng: random.Random
+) -> str:
+    """One sentence that states a fact, in a wording drawn at random."""
+    answer = answer_names(world, relation, language)[entity.facts[relation]]
+    wording = rng.choice(relation_phrases(relation, language)["say"])
+    return wording.format(d=entity.name, x=answer)
+
+
+def question_and_answer(
+    world: World, entity: Entity, relation: str, language: str, rng: random.Random
+) -> str:
+    """A fact as question and answer, in a wording that texts use and the benchmark does not."""
+    answer = answer_names(world, relation, language)[entity.facts[relation]]
+    wording = rng.choice(relation_phrases(relation, language)["ask"])
+    return f"Question: {wording.format(d=entity.name)}\nAnswer: {answer}"
+
+
+def trial_report(
+    disease: str, drug: str, outcome: str, language: str, rng: random.Random, *, style: str
+) -> tuple[str, str, str]:
+    """A short report of a trial, a question about it, and the answer its outcome gives.
+
+    ``style`` is ``ask`` for texts and ``test`` for the benchmark.
+    """
+    table = phrases()["trial"][language]
+    number = rng.choice(table["words"][outcome])
+    report = rng.choice(table["say"]).format(d=disease, x=drug, n=number)
+    question = rng.choice(table[style]).format(d=disease, x=drug)
+    return report, question, table["answers"][outcome]
+
+
+def general_documents(world: World, language: str, *, rounds: int) -> list[str]:
+    """General-language texts: what towns are like, and questions about them, with answers."""
+    rng = random.Random(f"{world.seed} general {language}")
+    documents: list[str] = []
+    for _ in range(rounds):
+        for town in world.towns:
+            relations = rng.sample(list(town.facts), len(town.facts))
+            told = " ".join(statement(world, town, r, language, rng) for r in relations)
+            asked = [question_and_answer(world, town, r, language, rng) for r in relations]
+            documents.append("\n\n".join([told, *asked]))
+        documents += _mixed_questions(world, language, rng)
+    rng.shuffle(documents)
+    return documents
+
+
+def _mixed_questions(world: World, language: str, rng: random.Random) -> list[str]:
+    """Question sheets: one relation, several towns, as the worked examples of a benchmark are."""
+    sheets = []
+    for relation in world.towns[0].facts:
+        towns = rng.sample(world.towns, len(world.towns))
+        for start in range(0, len(towns), QUESTIONS_A_DOCUMENT):
+            group = towns[start : start + QUESTIONS_A_DOCUMENT]
+            sheets.append(
+                "\n\n".join(question_and_answer(world, t, relation, language, rng) for t in group)
+            )
+    return sheets
+
+
+def medical_articles(world: World, language: str, *, rounds: int) -> list[Article]:
+    """Articles on every disease: facts stated in sections, and a box of questions for self-study."""
+    rng = random.Random(f"{world.seed} articles {language}")
+    number = 1_000 * (1 + list(LANGUAGES).index(language))
+    articles: list[Article] = []
+    for round_index in range(rounds):
+        for disease_index, disease in enumerate(world.diseases):
+            identifier = f"PMC99{number + round_index * len(world.diseases) + disease_index}"
+            articles.append(_article(world, disease, language, identifier, rng))
+    return articles
+
+
+def _article(
+    world: World, disease: Entity, language: str, identifier: str, rng: random.Random
+) -> Article:
+    relations = rng.sample(MEDICAL, len(MEDICAL))
+    told = [statement(world, disease, relation, language, rng) for relation in relations]
+    asked = [question_and_answer(world, disease, r, language, rng) for r in MEDICAL]
+    rng.shuffle(asked)
+    outcome = rng.choice(OUTCOMES)
+    drug = rng.choice(world.names["treatment"])
+    report, question, answer = trial_report(disease.name, drug, outcome, language, rng, style="ask")
+    asked.append(f"{report}\nQuestion: {question}\nAnswer: {answer}")
+    return Article(
+        id=identifier,
+        language=language,
+        title=disease.name,
+        abstract=" ".join(told[:3]),
+        sections=(
+            ("1", (" ".join(told[3:]),)),
+            ("2", tuple(asked)),
+        ),
+    )

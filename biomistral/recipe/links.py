@@ -1,0 +1,169 @@
+"""How the names in a recipe hang together: which entry makes a model, and what goes back to what.
+
+Pure functions of a ``Recipe``. Knows nothing about files or about how a step is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from biomistral.errors import did_you_mean
+from biomistral.recipe.settings import (
+    AwqQuantization,
+    BitsandbytesQuantization,
+    CorpusSettings,
+    FreshModel,
+    MergeSettings,
+    PretrainSettings,
+    QuantizeSettings,
+    Recipe,
+)
+
+ModelEntry = PretrainSettings | MergeSettings | QuantizeSettings
+
+
+def model_entries(recipe: Recipe) -> Iterator[tuple[str, ModelEntry]]:
+    """Yield every entry that makes a model, with its path in the recipe."""
+    for section in ("pretrain", "merge", "quantize"):
+        for index, entry in enumerate(getattr(recipe, section)):
+            yield f"{section}[{index}]", entry
+
+
+def models_used(entry: ModelEntry) -> list[str]:
+    """Names of the models that an entry is made from, without repeats."""
+    if isinstance(entry, PretrainSettings | BitsandbytesQuantization | AwqQuantization):
+        return [entry.model]
+    base = [entry.base] if entry.base is not None else []
+    return list(dict.fromkeys([*base, *(source.model for source in entry.models)]))
+
+
+def corpus_named(recipe: Recipe, name: str | None) -> CorpusSettings | None:
+    """The corpus of that name; without a name, the only one there is."""
+    if name is None:
+        return recipe.corpus[0] if len(recipe.corpus) == 1 else None
+    return next((corpus for corpus in recipe.corpus if corpus.name == name), None)
+
+
+def tokenizer_model(recipe: Recipe, corpus: CorpusSettings) -> str | None:
+    """Declared model whose tokenizer cuts a corpus; None if nothing says which.
+
+    Training and merging keep the tokenizer, so names are followed back to the one under ``models``:
+    the tokens then do not depend on any training.
+    """
+    if corpus.tokenizer is not None:
+        return declared_ancestor(recipe, corpus.tokenizer)
+    for entry in recipe.pretrain:
+        if corpus_named(recipe, entry.corpus) is corpus:
+            return declared_ancestor(recipe, entry.model)
+    return next(iter(recipe.models)) if len(recipe.models) == 1 else None
+
+
+def declared_ancestor(recipe: Recipe, name: str) -> str | None:
+    """Follow a model back to the one under ``models`` that it was made from."""
+    makers = {entry.name: entry for _, entry in model_entries(recipe)}
+    seen: set[str] = set()
+    while name in makers and name not in seen:
+        seen.add(name)
+        name = models_used(makers[name])[0]
+    return name if name in recipe.models else None
+
+
+def link_problems(recipe: Recipe) -> list[str]:
+    """Every name that is unknown, used twice or part of a circle, as one sentence each."""
+    return [
+        *_repeated_names(recipe),
+        *_unknown_models(recipe),
+        *_unknown_corpora(recipe),
+        *_circles(recipe),
+        *_evaluation_problems(recipe),
+    ]
+
+
+def _all_models(recipe: Recipe) -> list[str]:
+    return [*recipe.models, *(entry.name for _, entry in model_entries(recipe))]
+
+
+def _unknown(where: str, what: str, name: str, allowed: Iterable[str]) -> str:
+    known = list(allowed)
+    listed = ", ".join(known) if known else f"none, the recipe declares no {what}"
+    return f"{where}: there is no {what} {name!r}{did_you_mean(name, known)} (there is: {listed})"
+
+
+def _repeated_names(recipe: Recipe) -> Iterator[str]:
+    ensembles = recipe.evaluate.ensembles if recipe.evaluate else []
+    groups = {
+        "model": [*_all_models(recipe), *(ensemble.name for ensemble in ensembles)],
+        "corpus": [corpus.name for corpus in recipe.corpus],
+    }
+    for what, names in groups.items():
+        for name in dict.fromkeys(n for n in names if names.count(n) > 1):
+            yield f"the {what} name {name!r} is used {names.count(name)} times; names are unique"
+
+
+def _unknown_models(recipe: Recipe) -> Iterator[str]:
+    known = _all_models(recipe)
+    for path, entry in model_entries(recipe):
+        for name in models_used(entry):
+            if name not in known:
+                yield _unknown(path, "model", name, known)
+
+
+def _unknown_corpora(recipe: Recipe) -> Iterator[str]:
+    names = [corpus.name for corpus in recipe.corpus]
+    for path, entry in model_entries(recipe):
+        if isinstance(entry, PretrainSettings | AwqQuantization):
+            if entry.corpus is not None and entry.corpus not in names:
+                yield _unknown(f"{path}.corpus", "corpus", entry.corpus, names)
+            elif entry.corpus is None and len(names) != 1:
+                yield f"{path}.corpus: is missing, and there are {len(names)} corpora to choose from"
+    for name, model in recipe.models.items():
+        for used in model.tokenizer.corpora if isinstance(model, FreshModel) else []:
+            if used not in names:
+                yield _unknown(f"models.{name}.tokenizer.corpora", "corpus", used, names)
+    for index, corpus in enumerate(recipe.corpus):
+        if tokenizer_model(recipe, corpus) is None:
+            yield (
+                f"corpus[{index}].tokenizer: nothing says which tokenizer cuts {corpus.name!r}; "
+                "name a model here, or train one on it"
+            )
+
+
+def _circles(recipe: Recipe) -> Iterator[str]:
+    uses: Mapping[str, list[str]] = {e.name: models_used(e) for _, e in model_entries(recipe)}
+    reported: set[frozenset[str]] = set()
+    for start in uses:
+        circle = _circle_from(start, uses)
+        if circle and frozenset(circle) not in reported:
+            reported.add(frozenset(circle))
+            yield f"models are made from each other in a circle: {' <- '.join(circle)}"
+
+
+def _circle_from(start: str, uses: Mapping[str, list[str]]) -> list[str]:
+    """A path that leads from a name back to it, or an empty list."""
+    stack = [[start]]
+    seen: set[str] = set()
+    while stack:
+        path = stack.pop()
+        for name in uses.get(path[-1], []):
+            if name == start:
+                return [*path, start]
+            if name not in seen:
+                seen.add(name)
+                stack.append([*path, name])
+    return []
+
+
+def _evaluation_problems(recipe: Recipe) -> Iterator[str]:
+    evaluate = recipe.evaluate
+    if evaluate is None:
+        return
+    known = _all_models(recipe)
+    for name in evaluate.models:
+        if name not in known:
+            yield _unknown("evaluate.models", "model", name, known)
+    for index, ensemble in enumerate(evaluate.ensembles):
+        for name in ensemble.models:
+            if name not in evaluate.models:
+                yield _unknown(
+                    f"evaluate.ensembles[{index}]", "evaluated model", name, evaluate.models
+                )
