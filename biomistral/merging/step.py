@@ -6,8 +6,10 @@ what is refused beforehand in ``plan``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from biomistral.models.checkpoints import (
     copy_companions,
     write_config,
 )
+from biomistral.models.safetensors_files import TensorSpec
 from biomistral.progress import Progress, ignore
 from biomistral.recipe.settings import MergeSettings
 
@@ -81,12 +84,33 @@ def merge(
 
 def _write_weights(plan: Plan, folder: Path, drop_seed: int, progress: Progress) -> None:
     writer = CheckpointWriter(folder, plan.outputs)
-    for done, tensor in enumerate(plan.outputs):
-        progress(done, len(plan.outputs), "tensors merged")
+
+    def write(tensor: TensorSpec) -> None:
         blocks = _merged_blocks(plan, tensor.name, drop_seed)
         writer.write_blocks(tensor.name, _stored(blocks, tensor.dtype, tensor.name))
+
+    progress(0, len(plan.outputs), "tensors merged")
+    with _workers() as workers:
+        for done, _ in enumerate(workers.map(write, plan.outputs), start=1):
+            progress(done, len(plan.outputs), "tensors merged")
     writer.finish()
-    progress(len(plan.outputs), len(plan.outputs), "tensors merged")
+
+
+@contextlib.contextmanager
+def _workers() -> Iterator[ThreadPoolExecutor]:
+    """Run as many threads as PyTorch is set to, each on a tensor of its own.
+
+    Sharing every operation among all threads means waiting for the slowest of them each time: on
+    a busy machine of two cores that was ten times slower than one thread alone (measured).
+    """
+    num_threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(
+            num_threads, initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def _merged_blocks(plan: Plan, name: str, drop_seed: int) -> Iterator[Tensor]:

@@ -232,7 +232,7 @@ def _read_json_if_there(path: Path) -> dict[str, Any]:
 
 
 class CheckpointWriter:
-    """Write tensors of known names, shapes and types one after another, in any order.
+    """Write tensors of known names, shapes and types, in any order and from any thread.
 
     The files are laid out at once (headers, index, full size), and each tensor then goes to its
     place, so that no more than the block at hand is in memory.

@@ -106,6 +106,7 @@ def test_shards_threads_and_repetition_change_no_byte(models, tmp_path, method):
         one = merge(settings_of(method), tmp_path / "one", models=models)
         torch.set_num_threads(2)
         two = merge(settings_of(method), tmp_path / "two", models={**models, "tuned": sharded})
+        assert torch.get_num_threads() == 2  # the caller's setting is given back
     finally:
         torch.set_num_threads(before)
     assert content_digest(one) == content_digest(two)
