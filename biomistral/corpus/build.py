@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +35,9 @@ from biomistral.progress import Progress, ignore
 from biomistral.recipe.settings import CorpusSettings
 
 STEP_VERSION = 1
+Item = TypeVar("Item")
 _BATCH_DOCUMENTS = 128  # tokenized together: about 3 MB of article text
+_ROW_GROUP_DOCUMENTS = 10_000  # of documents.parquet
 _CHECKED_DOCUMENTS = 8  # whose tokens are made a second time, the plain way
 
 _TEXT_COLUMNS = (
@@ -182,32 +184,47 @@ def _tokenize(
         tally.files = done + 1
         progress(done, total, name)
 
+    def lines() -> Iterator[dict[str, Any]]:
+        for document, reason, ids in _encoded(
+            judged(read_documents(settings, on_file), settings), tokenizer
+        ):
+            split = split_of(document, settings.held_out_fraction, seed)
+            line = _line(document, reason, split, ids)
+            if ids is None:
+                tally.dropped[reason] += 1
+            else:
+                scratch.write(ids.astype(dtype).tobytes())
+                tally.keep(document, split, num_tokens=len(ids), num_words=line["num_words"])
+            tally.seen += 1
+            yield line
+
     dtype = dtype_for(tokenizer.vocabulary_size)
-    stream = judged(read_documents(settings, on_file), settings)
     with (
         (draft.work / "documents.bin").open("wb") as scratch,
         pq.ParquetWriter(draft.folder / DOCUMENTS, _SCHEMA, compression="zstd") as table,
     ):
-        for batch in iter(lambda: list(itertools.islice(stream, _BATCH_DOCUMENTS)), []):
-            kept = [document.text for document, reason in batch if not reason]
-            if tally.tokens == 0:
-                for text in kept[:_CHECKED_DOCUMENTS]:
-                    tokenizer.check(text)
-            encoded = iter(tokenizer.encode(kept))
-            lines = []
-            for document, reason in batch:
-                ids = None if reason else next(encoded)
-                split = split_of(document, settings.held_out_fraction, seed)
-                lines.append(_line(document, reason, split, ids))
-                if ids is None:
-                    tally.dropped[reason] += 1
-                else:
-                    scratch.write(ids.astype(dtype).tobytes())
-                    num_words = lines[-1]["num_words"]
-                    tally.keep(document, split, num_tokens=len(ids), num_words=num_words)
-                tally.seen += 1
-            table.write_table(pa.Table.from_pylist(lines, schema=_SCHEMA))
+        for batch in _batches(lines(), _ROW_GROUP_DOCUMENTS):
+            table.write_table(pa.Table.from_pylist(batch, schema=_SCHEMA))
     return tally
+
+
+def _encoded(
+    stream: Iterator[tuple[Document, str]], tokenizer: DocumentTokenizer
+) -> Iterator[tuple[Document, str, NDArray[np.int64] | None]]:
+    """Add token ids to the documents that are kept; check the first few a second time."""
+    unchecked = _CHECKED_DOCUMENTS
+    for batch in _batches(stream, _BATCH_DOCUMENTS):
+        kept = [document.text for document, reason in batch if not reason]
+        for text in kept[:unchecked]:
+            tokenizer.check(text)
+        unchecked -= min(unchecked, len(kept))
+        encoded = iter(tokenizer.encode(kept))
+        for document, reason in batch:
+            yield document, reason, None if reason else next(encoded)
+
+
+def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    return iter(lambda: list(itertools.islice(items, size)), [])
 
 
 def _line(

@@ -59,3 +59,15 @@ def count_words(text: str) -> int:
     num_ideographs = len(_IDEOGRAPH.findall(text))
     rest = _IDEOGRAPH.sub(" ", text) if num_ideographs else text
     return len(rest.split()) + num_ideographs // 2
+
+
+_LONG_CODES = {
+    "eng": "en", "fre": "fr", "fra": "fr", "spa": "es", "por": "pt", "ger": "de", "deu": "de",
+    "rus": "ru", "chi": "zh", "zho": "zh", "ara": "ar", "ita": "it", "jpn": "ja",
+}  # fmt: skip
+
+
+def language_code(declared: str | None) -> str | None:
+    """A declared language without region, of two letters if it can be (``EN-us``, ``eng``: ``en``)."""
+    code = (declared or "").strip().lower().replace("_", "-").split("-")[0]
+    return _LONG_CODES.get(code, code) or None

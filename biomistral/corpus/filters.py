@@ -1,6 +1,6 @@
 """Keep a document, or drop it with a reason that can be counted.
 
-    empty, not_well_formed, not_an_article, not_utf8, not_readable, too_large, no_text
+    empty, not_well_formed, not_an_article, too_deep, not_utf8, not_readable, too_large, no_text
                           the source could not be read (see ``jats`` and ``sources``)
     sub_article           a review, reply or other text attached to an article
     article_type          a correction, retraction or other notice
@@ -8,8 +8,8 @@
     no_body               nothing but a title and perhaps an abstract
     licence_unclear       no licence, several that disagree, or one that is not understood
     licence_not_allowed   a licence the settings do not list
-    language              another language than the settings list, or one that is not recognised
     too_short             fewer words than the settings ask for
+    language              another language than the settings list, or one that is not recognised
     same_article          an article with this PMCID or DOI was kept before
     duplicate             the same text, up to case and white space, was kept before
 
@@ -27,7 +27,7 @@ from biomistral.corpus.language import detect
 from biomistral.recipe.settings import CorpusSettings
 
 _NOTICES = {
-    "addendum", "announcement", "books-received", "calendar", "correction", "correction-forward",
+    "announcement", "books-received", "calendar", "correction", "correction-forward",
     "corrigendum", "erratum", "expression-of-concern", "index", "partial-retraction", "retraction",
     "retraction-forward", "retracted-article", "withdrawal",
 }  # fmt: skip
@@ -50,8 +50,8 @@ def reason_to_drop(document: Document, settings: CorpusSettings) -> str:
         document.problem
         or _reason_of_kind(document)
         or _reason_of_licence(document, settings)
-        or ("language" if document.language not in settings.languages else "")
         or ("too_short" if count_words(document.text) < settings.minimum_words else "")
+        or ("language" if document.language not in settings.languages else "")
     )
 
 
@@ -85,7 +85,8 @@ class Seen:
 
     def reason_to_drop(self, document: Document) -> str:
         """``same_article``, ``duplicate`` or ``""``; remembers the document in the last case."""
-        if document.id in self._ids:
+        # Ids of plain texts are the user's own; two files may both count from 1.
+        if document.part != "text" and document.id in self._ids:
             return "same_article"
         digest = bytes.fromhex(text_digest(document.text))
         if digest in self._texts:

@@ -20,7 +20,7 @@ from typing import Any
 
 from lxml import etree
 
-from biomistral.corpus.documents import Document, Part
+from biomistral.corpus.documents import Document, Part, language_code
 from biomistral.corpus.jats_text import line_of, paragraphs_of
 from biomistral.corpus.licences import licence_of_article
 from biomistral.errors import InputError
@@ -42,7 +42,8 @@ class UnreadableError(InputError):
 def read_article(data: bytes, key: str) -> list[Document]:
     """Return the documents of one XML file; ``key`` names it where it has neither PMCID nor DOI.
 
-    Raises ``UnreadableError`` with reason ``empty``, ``not_well_formed`` or ``not_an_article``.
+    Raises ``UnreadableError`` with reason ``empty``, ``not_well_formed``,
+    ``not_an_article`` or ``too_deep``.
     """
     root = _parse(data)
     meta = root.find("front/article-meta")
@@ -56,7 +57,10 @@ def read_article(data: bytes, key: str) -> list[Document]:
         "journal": line_of(root.find("front/journal-meta//journal-title")),
         "year": _year(meta),
     }
-    return list(_documents(root, pmcid or doi or key, common))
+    try:
+        return list(_documents(root, pmcid or doi or key, common))
+    except RecursionError:  # the parser allows a depth of 256, the walk nearly as much
+        raise UnreadableError("too_deep", "elements are nested too deeply") from None
 
 
 def _parse(data: bytes) -> etree._Element:
@@ -74,7 +78,8 @@ def _parse(data: bytes) -> etree._Element:
     try:
         root = etree.fromstring(data, parser)
     except (etree.XMLSyntaxError, ValueError) as error:
-        raise UnreadableError("not_well_formed", str(error)) from None
+        detail = getattr(error, "msg", None) or str(error)
+        raise UnreadableError("not_well_formed", detail) from None
     if isinstance(root.tag, str) and root.tag.startswith("{") and root.tag.endswith("}article"):
         _strip_namespace(root)  # as the OAI service of PMC sends them
     if root.tag != "article":
@@ -108,7 +113,10 @@ def _article(
     id_: str,
     common: dict[str, Any],
 ) -> Iterator[Document]:
-    language = _language(element)
+    language = language_code(element.get(_XML_LANG))
+    # A translated correction is a correction: a translation is of the type of its article.
+    typed = next(element.iterancestors("article"), element) if part == "translation" else element
+    article_type = typed.get("article-type", "")
     title = line_of(meta.find("title-group/article-title")) if meta is not None else ""
     own, foreign = _abstracts(meta, language)
     body = element.find("body")
@@ -119,7 +127,7 @@ def _article(
         part=part,
         language=language,
         title=title,
-        article_type=element.get("article-type", ""),
+        article_type=article_type,
         has_body=bool(body_text),
         **common,
     )
@@ -130,7 +138,7 @@ def _article(
             part="abstract" if part != "sub-article" else part,
             language=abstract_language,
             title=title,
-            article_type=element.get("article-type", ""),
+            article_type=article_type,
             **common,
         )
 
@@ -146,7 +154,7 @@ def _abstracts(
             continue
         if element.get("abstract-type") in _DROPPED_ABSTRACTS:
             continue
-        declared = _language(element)
+        declared = language_code(element.get(_XML_LANG))
         paragraphs = paragraphs_of(element)
         if element.tag == "trans-abstract" or (declared and language and declared != language):
             foreign.append((declared, paragraphs))
@@ -156,18 +164,6 @@ def _abstracts(
 
 
 # --- facts ----------------------------------------------------------------------------------------
-
-
-def _language(element: etree._Element) -> str | None:
-    """Declared language as a two-letter code where there is one (``EN-us`` and ``eng`` are ``en``)."""
-    declared = (element.get(_XML_LANG) or "").strip().lower().replace("_", "-").split("-")[0]
-    return _LONG_CODES.get(declared, declared) or None
-
-
-_LONG_CODES = {
-    "eng": "en", "fre": "fr", "fra": "fr", "spa": "es", "por": "pt", "ger": "de", "deu": "de",
-    "rus": "ru", "chi": "zh", "zho": "zh", "ara": "ar", "ita": "it", "jpn": "ja",
-}  # fmt: skip
 
 
 def _article_id(meta: etree._Element | None, *kinds: str) -> str:

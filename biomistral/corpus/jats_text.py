@@ -93,6 +93,8 @@ _LINEAR_MATH = frozenset(
 )
 
 # Marks put around text while walking; control characters, so XML text cannot contain them.
+# The look-behinds below begin each match at the start of a run: without them, long runs of blanks
+# or commas would take quadratic time.
 _OPEN, _CLOSE, _GONE, _RAISED = "\x00", "\x01", "\x02", "\x03"
 _CITATION = f"{_OPEN}[^{_OPEN}{_CLOSE}]*{_CLOSE}"
 _BETWEEN = r"(?:[\s,;\d–—‐-]|and\b|&|e\.g\.|cf\.|see\b|see\s+also\b)*"
@@ -100,12 +102,12 @@ _BRACKETED = re.compile(rf"[(\[]{_BETWEEN}{_CITATION}(?:{_BETWEEN}{_CITATION})*{
 _RUN = re.compile(rf"{_CITATION}(?:[\s,;–—‐-]*{_CITATION})*")
 _EMPTIED = re.compile(rf"[(\[][\s,;{_GONE}–—‐-]*{_GONE}[\s,;{_GONE}–—‐-]*[)\]]")
 _AFTER_OPEN = re.compile(rf"(?<=[(\[])\s*{_GONE}[\s,;{_GONE}]*")
-_BEFORE_CLOSE = re.compile(rf"[\s,;]*{_GONE}\s*(?=[)\]])")
+_BEFORE_CLOSE = re.compile(rf"(?<![\s,;])[\s,;]*{_GONE}\s*(?=[)\]])")
 _SEPARATED = re.compile(rf"{_GONE}(?:[\s,;–—‐-]*{_GONE})+")
-_ALONE = re.compile(rf"[\s,]*{_GONE}(?=[\s.,;:)\]]|$)")
+_ALONE = re.compile(rf"(?<![\s,])[\s,]*{_GONE}(?=[\s.,;:)\]]|$)")
 _RAISED_NUMBER = re.compile(rf"(?<=\d)\s*{_RAISED}(?=[+−–-]?\d)")
 _NUMBER = re.compile(r"\s*[+−–-]?\s*\d+\s*")
-_SPACE_INSIDE = re.compile(r"(?<=[(\[])\s+|[\s,;]+(?=[)\]])|\s+(?=[,.](?:\s|$))")
+_SPACE_INSIDE = re.compile(r"(?<=[(\[])\s+|(?<![\s,;])[\s,;]+(?=[)\]])|\s+(?=[,.](?:\s|$))")
 _HEADING_NUMBER = re.compile(r"^[\d.\s]+|[^\w\s-]")
 
 
@@ -194,6 +196,7 @@ def _linear(node: etree._Element) -> str:
 
 def _clean(text: str) -> str:
     """Take citation marks out with the brackets and separators around them; tidy white space."""
+    text = one_line(text)
     if _OPEN in text or _GONE in text:
         text = _BRACKETED.sub(_GONE, text)
         text = _RUN.sub(_kept_citation, text)
@@ -204,7 +207,7 @@ def _clean(text: str) -> str:
         text = _ALONE.sub("", text).replace(_GONE, "")
     if _RAISED in text:
         text = _RAISED_NUMBER.sub("^", text).replace(_RAISED, "")
-    return _SPACE_INSIDE.sub("", one_line(text))
+    return " ".join(_SPACE_INSIDE.sub("", text).split())
 
 
 def _kept_citation(match: re.Match[str]) -> str:

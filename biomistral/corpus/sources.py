@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from biomistral.corpus.documents import Document
+from biomistral.corpus.documents import Document, language_code
 from biomistral.corpus.jats import UnreadableError, read_article
 from biomistral.corpus.licences import canonical
 from biomistral.errors import InputError
@@ -143,7 +143,7 @@ def _plain_text(id_: str, file: str, fields: dict[str, Any]) -> Document:
         file=file,
         text=text,
         part="text",
-        language=str(language).lower().replace("_", "-").split("-")[0] if language else None,
+        language=language_code(str(language)) if language else None,
         licence=canonical(str(licence)) if licence else None,
         needs_licence=bool(licence),
         title=str(fields.get("title") or ""),

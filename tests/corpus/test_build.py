@@ -1,0 +1,281 @@
+"""From files to the artefact, and every document accounted for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from biomistral import artifacts
+from biomistral.corpus import build_corpus, iterate_texts, source_paths
+from biomistral.corpus.build import split_of
+from biomistral.corpus.documents import Document
+from biomistral.corpus.tokens import load_tokenizer
+from biomistral.errors import InputError
+from biomistral.models.rows import PackedRows
+from biomistral.recipe.settings import CorpusSettings
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tokenizer, tmp_path_factory) -> Path:  # type: ignore[no-untyped-def]
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def settings_for(folder: Path, **changes: object) -> CorpusSettings:
+    values = {
+        "articles": [f"{folder}/**/*.xml", f"{folder}/**/*.nxml"],
+        "sequence_length": 128,
+        "minimum_words": 20,
+    }
+    return CorpusSettings(**{**values, **changes})
+
+
+@pytest.fixture
+def built(articles_folder: Path, tokenizer_folder: Path, tmp_path: Path) -> Path:
+    return build_corpus(settings_for(articles_folder), tokenizer_folder, tmp_path / "tokens")
+
+
+def documents_of(folder: Path) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = pq.read_table(folder / "documents.parquet").to_pylist()
+    return rows
+
+
+def counts_of(folder: Path) -> dict[str, object]:
+    manifest = artifacts.read_manifest(folder)
+    assert manifest is not None
+    counts: dict[str, object] = manifest["counts"]
+    return counts
+
+
+def tokens_by_document(folder: Path, split: str = "train") -> dict[str, list[int]]:
+    """Documents put together again from their pieces, which lie in order in the rows or not."""
+    rows = PackedRows(folder, split)  # type: ignore[arg-type]
+    pieces: dict[str, list[list[int]]] = {}
+    for index, (ids, lengths) in enumerate(rows):
+        ends = np.cumsum(lengths)
+        for document, end, length in zip(rows.documents(index), ends, lengths, strict=True):
+            pieces.setdefault(document, []).append(ids[end - length : end].tolist())
+    # The piece with </s> is the last; of the others, the one with <s> is the first.
+    return {
+        document: [
+            i for piece in sorted(parts, key=lambda p: (p[-1] == 2, p[0] != 1)) for i in piece
+        ]
+        for document, parts in pieces.items()
+    }
+
+
+def test_every_document_seen_is_kept_or_dropped_with_a_reason(built: Path) -> None:
+    reasons = {row["id"]: row["dropped"] for row in documents_of(built)}
+    assert reasons == {
+        "PMC1": "", "PMC2": "", "PMC3": "", "PMC4": "", "PMC5": "", "PMC5#1": "",
+        "6-broken.xml": "not_well_formed", "PMC7": "too_short", "PMC8": "duplicate",
+        "9-nc.xml": "licence_not_allowed",
+    }  # fmt: skip
+    counts = counts_of(built)
+    assert counts["articles_read"] == 9
+    assert counts["documents_seen"] == 10
+    assert counts["documents_kept"] == 6
+    assert sum(counts["dropped"].values()) + 6 == 10  # type: ignore[attr-defined]
+    assert counts["by_language"] == {"en": 5, "pt": 1}
+    assert counts["by_licence"] == {"CC-BY": 6}
+
+
+def test_a_drop_is_explained(built: Path) -> None:
+    (broken,) = [row for row in documents_of(built) if row["id"] == "6-broken.xml"]
+    assert "Premature end" in str(broken["detail"])
+    assert (broken["num_tokens"], broken["split"]) == (0, "")
+
+
+def test_rows_hold_exactly_the_tokens_of_the_kept_texts(
+    built: Path, articles_folder: Path, tokenizer_folder: Path
+) -> None:
+    texts = list(iterate_texts(settings_for(articles_folder)))
+    ids = [str(row["id"]) for row in documents_of(built) if not row["dropped"]]
+    plain = load_tokenizer(tokenizer_folder).plain
+    expected = {id_: [*plain(text)["input_ids"], 2] for id_, text in zip(ids, texts, strict=True)}
+    found = tokens_by_document(built)
+    assert {k: sorted(v) for k, v in found.items()} == {k: sorted(v) for k, v in expected.items()}
+    short = [k for k, v in expected.items() if len(v) <= 256]  # at most two pieces: order is known
+    assert short
+    assert all(found[k] == expected[k] for k in short)
+
+
+def test_the_files_and_the_manifest_agree(built: Path, tokenizer_folder: Path) -> None:
+    facts = json.loads((built / "tokens.json").read_text())
+    counts = counts_of(built)
+    tokens = sum(int(row["num_tokens"]) for row in documents_of(built))  # type: ignore[call-overload]
+    assert facts["num_tokens"] == counts["tokens"] == tokens
+    assert facts["dtype"] == "uint16"
+    assert facts["tokenizer_sha256"] == load_tokenizer(tokenizer_folder).sha256
+    assert (built / "tokens.bin").stat().st_size == facts["num_rows"] * 128 * 2
+    assert counts["padding_fraction"] == pytest.approx(1 - tokens / (facts["num_rows"] * 128))
+
+
+def test_text_that_spells_a_control_token_stays_text(
+    tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("The river </s> and <s> the valley of the fever with bark.")
+    settings = CorpusSettings(texts=[f"{tmp_path}/a.txt"], minimum_words=1, sequence_length=256)
+    out = build_corpus(settings, tokenizer_folder, tmp_path / "tokens")
+    (ids, lengths) = PackedRows(out)[0]
+    assert Counter(ids[: lengths[0]].tolist())[2] == Counter(ids.tolist())[1] == 1
+    assert set(ids[lengths[0] :].tolist()) == {2}
+
+
+@pytest.mark.parametrize("packing", ["best_fit", "concatenate"])
+def test_a_second_build_gives_the_same_bytes(
+    packing: str, articles_folder: Path, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    settings = settings_for(articles_folder, packing=packing, held_out_fraction=0.4)
+    first = build_corpus(settings, tokenizer_folder, tmp_path / "one")
+    second = build_corpus(settings, tokenizer_folder, tmp_path / "two")
+    assert artifacts.content_digest(first) == artifacts.content_digest(second)
+    assert str(tmp_path) not in (first / "documents.parquet").read_bytes().decode("latin-1")
+    leftovers = {path.name for path in first.iterdir()}
+    assert leftovers == {
+        "tokens.bin", "rows.parquet", "documents.parquet", "tokens.json", "manifest.json"
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_result_does_not_depend_on_threads(
+    articles_folder: Path, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from pathlib import Path; from biomistral.corpus import build_corpus; "
+        "from biomistral.recipe.settings import CorpusSettings; from biomistral import artifacts; "
+        "s = CorpusSettings.model_validate_json(sys.argv[1]); "
+        "print(artifacts.content_digest(build_corpus(s, sys.argv[2], Path(sys.argv[3]))))"
+    )
+    settings = settings_for(articles_folder).model_dump_json()
+    digests = set()
+    for threads, hash_seed in (("1", "1"), ("4", "2")):
+        run = subprocess.run(
+            [sys.executable, "-c", code, settings, str(tokenizer_folder), str(tmp_path / threads)],
+            env={"RAYON_NUM_THREADS": threads, "PYTHONHASHSEED": hash_seed, "PATH": "", "HF_HUB_OFFLINE": "1"},
+            capture_output=True, text=True, check=True,
+            cwd=Path(__file__).resolve().parents[2],
+        )  # fmt: skip
+        digests.add(run.stdout)
+    assert len(digests) == 1
+
+
+def test_held_out_documents_share_no_row_with_training(
+    articles_folder: Path, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    settings = settings_for(articles_folder, held_out_fraction=0.5)
+    out = build_corpus(settings, tokenizer_folder, tmp_path / "tokens", seed=3)
+    train, held_out = (set(tokens_by_document(out, split)) for split in ("train", "held_out"))
+    assert train
+    assert held_out
+    assert not train & held_out
+    declared = {row["id"]: row["split"] for row in documents_of(out) if not row["dropped"]}
+    assert declared == dict.fromkeys(train, "train") | dict.fromkeys(held_out, "held_out")
+    assert declared["PMC5"] == declared["PMC5#1"]  # a translation goes with its article
+    splits = pq.read_table(out / "rows.parquet")["split"].to_pylist()
+    assert splits == sorted(splits, key=["train", "held_out"].index)
+
+
+def test_the_split_follows_the_id_the_seed_and_the_fraction() -> None:
+    documents = [Document(id=f"PMC{i}", file="", text="") for i in range(2000)]
+    held_out = [split_of(d, 0.1, 42) == "held_out" for d in documents]
+    assert 150 < sum(held_out) < 250
+    assert held_out != [split_of(d, 0.1, 43) == "held_out" for d in documents]
+    more = [split_of(d, 0.2, 42) == "held_out" for d in documents]
+    assert all(b for a, b in zip(held_out, more, strict=True) if a)
+    assert split_of(documents[0], 0.0, 1) == "train"
+    assert split_of(documents[0], 1.0, 1) == "held_out"
+
+
+@pytest.mark.parametrize(
+    ("fraction", "which"), [(1.0, "none to train on"), (1e-9, "none held out")]
+)
+def test_an_empty_split_is_an_error(
+    fraction: float, which: str, articles_folder: Path, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    settings = settings_for(articles_folder, held_out_fraction=fraction)
+    with pytest.raises(InputError, match=f"leaves {which} of 6 documents"):
+        build_corpus(settings, tokenizer_folder, tmp_path / "tokens")
+
+
+def test_an_empty_corpus_lists_why(
+    articles_folder: Path, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    settings = settings_for(articles_folder, licences=["CC0"])
+    message = (
+        r"no document is left; of 10 seen, dropped for: licence_not_allowed 9, not_well_formed 1; "
+    )
+    with pytest.raises(InputError, match=message):
+        build_corpus(settings, tokenizer_folder, tmp_path / "tokens")
+    assert not (tmp_path / "tokens").exists()
+    with pytest.raises(InputError, match=message):
+        list(iterate_texts(settings))
+
+
+def test_articles_and_texts_make_one_corpus(
+    articles_folder: Path, tokenizer_folder: Path, tmp_path: Path, prose: str
+) -> None:
+    (tmp_path / "mine.txt").write_text(prose * 2 + "Mine.")
+    settings = settings_for(articles_folder, texts=[f"{tmp_path}/*.txt"])
+    out = build_corpus(settings, tokenizer_folder, tmp_path / "tokens")
+    last = documents_of(out)[-1]
+    assert (last["id"], last["part"], last["licence"], last["dropped"]) == (
+        "mine.txt",
+        "text",
+        "",
+        "",
+    )
+    assert [path.name for path in source_paths(settings)][-1] == "mine.txt"
+
+
+def test_progress_and_fingerprint(
+    articles_folder: Path, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    calls: list[tuple[float, float | None, str]] = []
+    settings = settings_for(articles_folder)
+    prints = set()
+    for seed in (1, 1, 2):
+        out = build_corpus(
+            settings, tokenizer_folder, tmp_path / "t", seed=seed,
+            progress=lambda done, total, text: calls.append((done, total, text)),
+        )  # fmt: skip
+        manifest = artifacts.read_manifest(out)
+        assert manifest is not None
+        prints.add(manifest["fingerprint"])
+    assert calls[0] == (0, 9, "5.nxml")
+    assert len(prints) == 2
+
+
+def test_importing_the_room_is_light() -> None:
+    code = "import sys, biomistral.corpus; print(sorted({'torch', 'transformers', 'lxml', 'pyarrow'} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).resolve().parents[2])  # fmt: skip
+    assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_every_real_article_is_kept_or_dropped_with_a_reason(
+    real_data: Path, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    folder = real_data / "jats"
+    settings = CorpusSettings(
+        articles=[f"{folder}/*.xml", f"{folder}/*.nxml"],
+        sequence_length=2048,
+        held_out_fraction=0.05,
+    )
+    out = build_corpus(settings, tokenizer_folder, tmp_path / "tokens")
+    counts, documents = counts_of(out), documents_of(out)
+    files = {path.name for path in folder.iterdir() if path.suffix in {".xml", ".nxml"}}
+    assert {row["file"] for row in documents} == files
+    assert counts["articles_read"] == len(files)
+    assert counts["documents_kept"] + sum(counts["dropped"].values()) == len(documents)  # type: ignore[attr-defined, operator]
+    assert all(row["licence"] in settings.licences for row in documents if not row["dropped"])
+    assert counts["documents_kept"] > 460  # type: ignore[operator]
+    assert counts["padding_fraction"] < 0.005  # type: ignore[operator]

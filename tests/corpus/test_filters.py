@@ -1,0 +1,87 @@
+"""Keep, or drop with the first reason that holds."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from biomistral.corpus.documents import Document
+from biomistral.corpus.filters import Seen, reason_to_drop, text_digest, with_language
+from biomistral.recipe.settings import CorpusSettings
+
+SETTINGS = CorpusSettings(articles=["*.xml"], minimum_words=5, languages=["en", "pt"])
+GOOD = Document(
+    id="PMC1",
+    file="1.xml",
+    text="The fever of the valley was gone.",
+    language="en",
+    licence="CC-BY",
+    article_type="research-article",
+)
+
+
+def test_a_good_article_is_kept() -> None:
+    assert reason_to_drop(GOOD, SETTINGS) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"problem": "not_well_formed", "licence": None}, "not_well_formed"),
+        ({"part": "sub-article"}, "sub_article"),
+        ({"article_type": "retraction"}, "article_type"),
+        ({"article_type": "correction"}, "article_type"),
+        ({"article_type": "erratum"}, "article_type"),
+        ({"title": "RETRACTED: Bark heals"}, "retracted"),
+        ({"title": "[Retracted Article] Bark heals"}, "retracted"),
+        ({"has_body": False}, "no_body"),
+        ({"licence": None}, "licence_unclear"),
+        ({"licence": "CC-BY-NC"}, "licence_not_allowed"),
+        ({"language": "es"}, "language"),
+        ({"language": None}, "language"),
+        ({"text": "Only four words here"}, "too_short"),
+    ],
+)
+def test_each_reason(changes: dict[str, object], reason: str) -> None:
+    assert reason_to_drop(dataclasses.replace(GOOD, **changes), SETTINGS) == reason
+
+
+@pytest.mark.parametrize(
+    "title", ["Retracted stitches heal", "Withdrawal from opioids", "Retraction of the lung"]
+)
+def test_a_title_that_only_speaks_of_it_is_not_retracted(title: str) -> None:
+    assert reason_to_drop(dataclasses.replace(GOOD, title=title), SETTINGS) == ""
+
+
+def test_own_text_needs_no_licence_but_a_given_one_counts() -> None:
+    own = dataclasses.replace(GOOD, part="text", needs_licence=False, licence=None)
+    assert reason_to_drop(own, SETTINGS) == ""
+    given = dataclasses.replace(own, needs_licence=True)  # given, and not understood
+    assert reason_to_drop(given, SETTINGS) == "licence_unclear"
+
+
+def test_a_declared_language_is_believed_and_a_missing_one_is_detected() -> None:
+    declared = dataclasses.replace(GOOD, language="pt")
+    assert with_language(declared).language == "pt"
+    assert with_language(dataclasses.replace(GOOD, language=None)).language == "en"
+
+
+def test_of_equal_texts_the_first_is_kept() -> None:
+    seen = Seen()
+    assert seen.reason_to_drop(GOOD) == ""
+    assert seen.reason_to_drop(GOOD) == "same_article"
+    shouted = dataclasses.replace(GOOD, id="PMC2", text=GOOD.text.upper().replace(" ", "\n "))
+    assert seen.reason_to_drop(shouted) == "duplicate"
+    assert seen.reason_to_drop(dataclasses.replace(GOOD, id="PMC2", text="Another.")) == ""
+
+
+def test_own_texts_may_share_an_id() -> None:
+    seen = Seen()
+    texts = [dataclasses.replace(GOOD, part="text", text=text) for text in ("One.", "Two.", "one.")]
+    assert [seen.reason_to_drop(text) for text in texts] == ["", "", "duplicate"]
+
+
+def test_the_digest_ignores_case_and_white_space_only() -> None:
+    assert text_digest("A  b\n") == text_digest("a B")
+    assert text_digest("ab") != text_digest("a b")

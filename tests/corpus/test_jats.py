@@ -1,0 +1,136 @@
+"""One file: its documents and facts, or one reason; never a crash, never a repair."""
+
+from __future__ import annotations
+
+import pytest
+
+from biomistral.corpus.jats import UnreadableError, read_article
+
+LAUGHS = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 12))
+HOSTILE = {
+    "empty": (b"", "empty"),
+    "blank": (b" \n", "empty"),
+    "billion laughs": (
+        f'<!DOCTYPE article [<!ENTITY l0 "ha">{LAUGHS}]><article><body><p>&l11;</p></body></article>'.encode(),
+        "not_well_formed",
+    ),
+    "quadratic entity": (
+        f'<!DOCTYPE article [<!ENTITY a "{"x" * 100_000}">]><article><body><p>{"&a;" * 5000}</p></body></article>'.encode(),
+        "not_well_formed",
+    ),
+    "external entity": (
+        b'<!DOCTYPE article [<!ENTITY x SYSTEM "file:///etc/passwd">]><article><body><p>&x;</p></body></article>',
+        "not_well_formed",
+    ),
+    "undefined entity": (b"<article><body><p>TNF-&alpha;</p></body></article>", "not_well_formed"),
+    "undefined entity below a DTD": (
+        b'<!DOCTYPE article PUBLIC "-//NLM//DTD JATS" "JATS.dtd"><article><body><p>a &mdash; b</p></body></article>',
+        "not_well_formed",
+    ),
+    "truncated": (b"<article><body><p>half", "not_well_formed"),
+    "bytes of another encoding": ("<article><body><p>fièvre</p></body></article>".encode("latin-1"), "not_well_formed"),
+    "unknown encoding": (b'<?xml version="1.0" encoding="klingon"?><article/>', "not_well_formed"),
+    "control character": (b"<article><body><p>a\x00b\x01</p></body></article>", "not_well_formed"),
+    "error page": (b"<!DOCTYPE html><html><body><h1>503</h1><p>busy</p></body></html>", "not_an_article"),
+    "sloppy error page": (b"<html><body><p>503<br>busy</body></html>", "not_well_formed"),
+    "not XML": (b"%PDF-1.4 \xff\xfe", "not_well_formed"),
+    "deep nesting": (b"<article><body>" + b"<sec>" * 5000, "not_well_formed"),
+    "deep cross-references": (
+        b"<article><body><p>" + b"<xref>" * 250 + b"x" + b"</xref>" * 250 + b"</p></body></article>",
+        "too_deep",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "reason"), HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_file_has_one_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(UnreadableError) as caught:
+        read_article(data, "k")
+    assert caught.value.reason == reason
+    assert "passwd" not in caught.value.detail
+    assert "root:" not in caught.value.detail
+
+
+def test_an_entity_of_the_file_itself_is_expanded() -> None:
+    data = b'<!DOCTYPE article [<!ENTITY bark "Cortex">]><article><body><p>&bark; works.</p></body></article>'
+    assert read_article(data, "k")[0].text == "Cortex works."
+
+
+def test_a_declared_encoding_is_followed() -> None:
+    xml = "<?xml version='1.0' encoding='{}'?><article><body><p>fièvre</p></body></article>"
+    for encoding in ("iso-8859-1", "utf-16"):
+        data = xml.format(encoding).encode(encoding)
+        assert read_article(data, "k")[0].text == "fièvre"
+
+
+def test_facts_of_an_article(article) -> None:  # type: ignore[no-untyped-def]
+    front = (
+        '<article-id pub-id-type="doi">10.1/ABC</article-id>'
+        "<pub-date><year>2021</year></pub-date><pub-date><year>2020</year></pub-date>"
+        "<abstract><title>Aim</title><p>To heal.</p></abstract>"
+        "<abstract abstract-type='teaser'><p>Wow!</p></abstract>"
+    )
+    (document,) = read_article(
+        article(
+            "<p>Text.</p>",
+            pmcid="PMC123.2",
+            front=front,
+            attributes='xml:lang="EN" article-type="case-report"',
+        ),
+        "k",
+    )
+    assert document.text == "Bark against valley fever\n\nAim\n\nTo heal.\n\nText."
+    assert (document.id, document.doi, document.pmcid) == ("PMC123", "10.1/abc", "PMC123")
+    assert (document.year, document.journal) == (2020, "Annals of Bark")
+    assert (document.language, document.licence, document.article_type) == (
+        "en",
+        "CC-BY",
+        "case-report",
+    )
+
+
+def test_id_is_pmcid_or_doi_or_key(article) -> None:  # type: ignore[no-untyped-def]
+    doi = '<article-id pub-id-type="doi">10.1/X</article-id>'
+    assert read_article(article(pmcid="77"), "k")[0].id == "PMC77"
+    assert read_article(article(front=doi), "k")[0].id == "10.1/x"
+    assert read_article(article(), "folder/a.xml")[0].id == "folder/a.xml"
+
+
+def test_each_language_becomes_a_document(article) -> None:  # type: ignore[no-untyped-def]
+    review = '<sub-article article-type="reviewer-report"><body><p>Fine.</p></body></sub-article>'
+    documents = read_article(
+        article(
+            "<p>Corpo.</p>",
+            pmcid="PMC1",
+            attributes='xml:lang="pt" article-type="correction"',
+            front='<abstract><p>Resumo.</p></abstract><trans-abstract xml:lang="es"><p>Resumen.</p></trans-abstract>'
+            '<abstract xml:lang="fr"><p>Abrégé.</p></abstract>',
+            after=f"{review}<sub-article article-type='translation' xml:lang='en'><front-stub><title-group>"
+            "<article-title>Bark</article-title></title-group><abstract><p>Summary.</p></abstract></front-stub>"
+            f"<body><p>Body.</p></body>{review}</sub-article>",
+        ),
+        "k",
+    )
+    assert [(d.id, d.part, d.language, d.text.split("\n\n")[-1]) for d in documents] == [
+        ("PMC1", "article", "pt", "Corpo."),
+        ("PMC1#abstract1", "abstract", "es", "Resumen."),
+        ("PMC1#abstract2", "abstract", "fr", "Abrégé."),
+        ("PMC1#1", "sub-article", None, "Fine."),
+        ("PMC1#2", "translation", "en", "Body."),
+        ("PMC1#3", "sub-article", None, "Fine."),
+    ]
+    assert documents[4].text == "Bark\n\nSummary.\n\nBody."
+    assert documents[4].article_type == "correction"  # as its article, so it is dropped with it
+
+
+def test_an_article_without_text_in_its_body_says_so() -> None:
+    (document,) = read_article(b"<article><body><fig/></body></article>", "k")
+    assert not document.has_body
+
+
+def test_a_namespace_on_everything_changes_nothing(article) -> None:  # type: ignore[no-untyped-def]
+    plain = article(pmcid="PMC1")
+    spaced = plain.replace(
+        b"<article ", b'<article xmlns="https://jats.nlm.nih.gov/ns/archiving/1.3/" '
+    )
+    assert read_article(spaced, "k") == read_article(plain, "k")
