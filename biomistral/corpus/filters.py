@@ -8,6 +8,7 @@
     no_body               nothing but a title and perhaps an abstract
     licence_unclear       no licence, several that disagree, or one that is not understood
     licence_not_allowed   a licence the settings do not list
+    markup                HTML was pasted into the file as text
     too_short             fewer words than the settings ask for
     language              another language than the settings list, or one that is not recognised
     same_article          an article with this PMCID or DOI was kept before
@@ -35,6 +36,9 @@ _RETRACTED = re.compile(
     r"^\W*(?:retracted|withdrawn|retraction|withdrawal)(?:\s+article)?\W*:|^\W*retracted\s+article\b",
     re.IGNORECASE,
 )
+# Closing tags of HTML in running text; an article about web pages may show a few.
+_HTML = re.compile(r"</(?:p|div|td|tr|table|font|span|strong|small|b|i|sup|sub|a)>", re.IGNORECASE)
+_LEAST_MARKUP = 10
 
 
 def with_language(document: Document) -> Document:
@@ -50,6 +54,7 @@ def reason_to_drop(document: Document, settings: CorpusSettings) -> str:
         document.problem
         or _reason_of_kind(document)
         or _reason_of_licence(document, settings)
+        or ("markup" if len(_HTML.findall(document.text)) >= _LEAST_MARKUP else "")
         or ("too_short" if count_words(document.text) < settings.minimum_words else "")
         or ("language" if document.language not in settings.languages else "")
     )

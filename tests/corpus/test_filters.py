@@ -40,6 +40,7 @@ def test_a_good_article_is_kept() -> None:
         ({"licence": "CC-BY-NC"}, "licence_not_allowed"),
         ({"language": "es"}, "language"),
         ({"language": None}, "language"),
+        ({"text": "<p>The fever</p> <td>was gone</td> " * 5}, "markup"),
         ({"text": "Only four words here"}, "too_short"),
     ],
 )
@@ -52,6 +53,13 @@ def test_each_reason(changes: dict[str, object], reason: str) -> None:
 )
 def test_a_title_that_only_speaks_of_it_is_not_retracted(title: str) -> None:
     assert reason_to_drop(dataclasses.replace(GOOD, title=title), SETTINGS) == ""
+
+
+def test_an_article_may_speak_of_markup() -> None:
+    assert (
+        reason_to_drop(dataclasses.replace(GOOD, text=GOOD.text + " It ends with </p>."), SETTINGS)
+        == ""
+    )
 
 
 def test_own_text_needs_no_licence_but_a_given_one_counts() -> None:
