@@ -8,27 +8,26 @@ Knows nothing about where texts come from.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
 from biomistral.errors import InputError
 from biomistral.recipe.settings import Architecture
 
-if TYPE_CHECKING:
-    from transformers import MistralForCausalLM, PreTrainedTokenizerFast
-
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>")
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> Any:
     """Train a tokenizer of at most ``vocabulary_size`` tokens; the same texts give the same one.
 
     Raises ``InputError`` if there is no text.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
     byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
     tokenizer = Tokenizer(
         models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True)  # noqa: S106
@@ -64,7 +63,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTok
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
     )
-    return PreTrainedTokenizerFast(
+    make: Any = PreTrainedTokenizerFast  # has no type hints
+    return make(
         tokenizer_object=tokenizer,
         unk_token="<unk>",  # noqa: S106
         bos_token="<s>",  # noqa: S106
@@ -73,24 +73,15 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTok
     )
 
 
-def _bytes_as_plain_tokens(tokenizer: Tokenizer) -> Tokenizer:  # noqa: F821
+def _bytes_as_plain_tokens(tokenizer: Tokenizer) -> Tokenizer:
     """Strip the byte tokens of their special status, or text saying ``<0x41>`` would become one."""
-    import json
-
-    from tokenizers import Tokenizer
-
     state = json.loads(tokenizer.to_str())
     state["added_tokens"] = [t for t in state["added_tokens"] if t["content"] in SPECIAL_TOKENS]
     return Tokenizer.from_str(json.dumps(state))
 
 
-def fresh_model(
-    architecture: Architecture, tokenizer: PreTrainedTokenizerFast, *, seed: int
-) -> MistralForCausalLM:
+def fresh_model(architecture: Architecture, tokenizer: Any, *, seed: int) -> MistralForCausalLM:
     """Make a float32 Mistral model with random weights whose embedding fits the tokenizer."""
-    import torch
-    from transformers import MistralConfig, MistralForCausalLM
-
     config = MistralConfig(
         **architecture.model_dump(),
         vocab_size=len(tokenizer),

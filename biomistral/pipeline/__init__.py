@@ -1,1 +1,13 @@
-"""pipeline"""
+"""The pipeline: the only place that knows the order of the steps.
+
+from biomistral.pipeline import plan, run_steps
+steps = plan(load_recipe(Path("recipes/miniature.yaml")), Path("runs/miniature"))
+for outcome in run_steps(steps, Path("runs/miniature")):
+    print(outcome.step.key, outcome.verdict.state, outcome.seconds)
+"""
+
+from biomistral.pipeline.plan import plan
+from biomistral.pipeline.running import Outcome, run_steps, select
+from biomistral.pipeline.steps import Step, Verdict, judge
+
+__all__ = ["Outcome", "Step", "Verdict", "judge", "plan", "run_steps", "select"]

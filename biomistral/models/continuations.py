@@ -1,0 +1,185 @@
+"""Prompts and continuations as token ids: where the one ends and the other begins.
+
+A byte-pair tokenizer may join the end of a prompt and the start of a continuation into one token,
+so a continuation cannot be encoded alone. The rule here, for one prompt and its continuations:
+
+    prompt                      "Answer:("        Answer : (
+    prompt + first              "Answer:(A"       Answer : (A
+    prompt + second             "Answer:(B"       Answer : ( B
+    trunk: what all three share                   Answer :
+    tails: what is left                           (A    and    ( B
+
+No token is ever split. With most tokenizers nothing joins: the trunk is the whole prompt and a tail
+is the continuation. Where something does, every tail starts at the same place in the text, so the
+probabilities of the tails stay comparable: each is that of the same few last characters of the
+prompt and then the continuation.
+
+Knows nothing about models, batches or what the probabilities are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from biomistral.errors import ModelError
+from biomistral.records import Request
+
+_NEWLINES = ("\n", "Ċ")  # as text, and as byte-level tokenizers (GPT-2) write the byte
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One request in token ids. ``trunk + tails[j]`` is prompt and continuation ``j``."""
+
+    trunk: list[int]  # at least one id
+    tails: list[list[int]]  # one per continuation, none empty
+    num_prompt_tokens: int
+
+
+class TextEncoder:
+    """Encode texts with a tokenizer, each distinct line of them only once.
+
+    The prompts of a few-shot task are the same lines over and over. Encoding line by line is exact
+    where no token spans a line break; the vocabulary says whether one does, and then (or where a
+    trial shows a difference) whole texts are encoded instead. The result is the same either way:
+    the ids of the text with the tokenizer's opening tokens (``<s>``) and no closing ones.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self._opening = self._opening_ids()
+        # Text of its own at the start of a tokenizer's input gets a mark (▁) that is in the way;
+        # behind a line break it gets none.
+        self._break_at_start = self._plain(["\n"])[0]
+        self._break_inside = self._plain(["x\n"])[0][len(self._plain(["x"])[0]) :]
+        self._by_line = bool(self._break_at_start) and not any(
+            newline in token[1:] for token in tokenizer.get_vocab() for newline in _NEWLINES
+        )
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each text."""
+        if not texts:
+            return []
+        if self._by_line:
+            encoded = self._encode_by_line(texts)
+            trial = [self._opening + ids for ids in self._plain([texts[0], texts[-1]])]
+            if encoded is not None and [encoded[0], encoded[-1]] == trial:
+                return encoded
+        return [self._opening + ids for ids in self._plain(texts)]
+
+    def _encode_by_line(self, texts: Sequence[str]) -> list[list[int]] | None:
+        """As ``encode``; None if a line behind a break does not start with that break's tokens."""
+        split = [text.split("\n") for text in texts]
+        firsts = list(dict.fromkeys(lines[0] for lines in split))
+        if "" in firsts:  # the text starts with a break, which is written otherwise there
+            return None
+        others = list(dict.fromkeys(line for lines in split for line in lines[1:]))
+        of_first = dict(zip(firsts, self._plain(firsts), strict=True))
+        of_other: dict[str, list[int]] = {}
+        num_drop = len(self._break_at_start)
+        for line, ids in zip(others, self._plain(["\n" + line for line in others]), strict=True):
+            if ids[:num_drop] != self._break_at_start:
+                return None
+            of_other[line] = self._break_inside + ids[num_drop:]
+        encoded = []
+        for lines in split:
+            row = self._opening + of_first[lines[0]]
+            for line in lines[1:]:
+                row += of_other[line]
+            encoded.append(row)
+        return encoded
+
+    def _plain(self, texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        ids: list[list[int]] = self.tokenizer(
+            list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
+        )["input_ids"]
+        return ids
+
+    def _opening_ids(self) -> list[int]:
+        """The special tokens put in front of a text."""
+        plain = self._plain(["x"])[0]
+        with_special: list[int] = self.tokenizer("x")["input_ids"]
+        for start in range(len(with_special)):
+            if with_special[start : start + len(plain)] == plain:
+                return with_special[:start]
+        return []
+
+
+def encode_requests(encoder: TextEncoder, requests: Sequence[Request]) -> list[Encoded]:
+    """Encode requests by the rule at the top of this module.
+
+    Raises ``ModelError`` if a continuation adds no token, and with ``letter`` scoring if a letter
+    takes more than one token or two come out the same.
+    """
+    texts = [request.prompt for request in requests]
+    for request in requests:
+        texts += [request.prompt + continuation for continuation in request.continuations]
+    ids = encoder.encode(texts)
+    encoded = []
+    first = len(requests)
+    for request, prompt in zip(requests, ids, strict=False):
+        last = first + len(request.continuations)
+        encoded.append(_split(encoder, request, prompt, ids[first:last]))
+        first = last
+    return encoded
+
+
+def _split(
+    encoder: TextEncoder, request: Request, prompt: list[int], full: list[list[int]]
+) -> Encoded:
+    """Part the ids of ``prompt + continuation`` into what all share with the prompt and the rest."""
+    shared = min(common_length(prompt, ids) for ids in full)
+    tails = [ids[shared:] for ids in full]
+    where = f"question {request.question_id!r} of {request.task} ({request.language})"
+    if shared == 0:
+        raise ModelError(
+            f"{where}: its prompt {request.prompt[:40]!r} shares no token with prompt and "
+            "continuation together, so there is nothing to continue; the tokenizer must put an "
+            "opening token in front, or the prompt must be longer"
+        )
+    for text, tail, ids in zip(request.continuations, tails, full, strict=True):
+        if not tail:
+            raise ModelError(
+                f"{where}: the continuation {text!r} adds no token to the prompt; "
+                "every choice must have a text that the tokenizer keeps"
+            )
+        if request.scoring == "letter" and len(ids) > len(prompt) + 1:
+            tokens = encoder.tokenizer.convert_ids_to_tokens(ids[shared:])
+            raise ModelError(
+                f"{where}: after the prompt, the letter {text!r} is {len(tokens)} tokens {tokens}; "
+                "letter scoring needs one; use a tokenizer that has the letters, or scoring: cloze"
+            )
+    for index, tail in enumerate(tails):
+        if request.scoring == "letter" and tail in tails[:index]:
+            other = request.continuations[tails.index(tail)]
+            raise ModelError(
+                f"{where}: the letters {other!r} and {request.continuations[index]!r} are the same "
+                f"tokens {encoder.tokenizer.convert_ids_to_tokens(tail)} to this tokenizer, so no "
+                "model can tell them apart; use a tokenizer that has the letters, or scoring: cloze"
+            )
+    return Encoded(trunk=prompt[:shared], tails=tails, num_prompt_tokens=len(prompt))
+
+
+def common_length(left: Sequence[int], right: Sequence[int]) -> int:
+    """Length of the longest common prefix."""
+    length = min(len(left), len(right))
+    if left[:length] == right[:length]:
+        return length
+    low, high = 0, length  # left[:low] agrees, left[:high] does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        if left[low:middle] == right[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def shared_length(sequences: Sequence[list[int]]) -> int:
+    """Length of the longest prefix that all sequences have in common."""
+    # In lexicographic order the first and the last are the two that differ earliest.
+    return common_length(min(sequences), max(sequences))

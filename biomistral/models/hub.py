@@ -1,0 +1,47 @@
+"""Turn the name of a model into a folder: the folder it is, or a local copy of a hub repository.
+
+Knows nothing about what is in the folder. Only safetensors weights, configs and tokenizers are
+fetched, never code or pickles.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from biomistral.errors import InputError, ModelError
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_WANTED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "README.md", "LICENSE*"]
+
+
+def is_hub_id(path: str) -> bool:
+    """Whether ``path`` names a hub repository (owner/name) and no folder here."""
+    return not Path(path).exists() and _HUB_ID.fullmatch(path) is not None
+
+
+def local_folder(path: str | Path, revision: str | None = None) -> Path:
+    """Return the folder of a model, fetching it from the hub into its cache if need be.
+
+    Raises ``InputError`` if there is neither a folder nor such a name, ``ModelError`` if the hub
+    cannot be reached or has no such model.
+    """
+    folder = Path(path)
+    if folder.is_dir():
+        return folder
+    if not is_hub_id(str(path)):
+        raise InputError(
+            f"{path}: there is no such folder; name the folder of a checkpoint, or a hub "
+            "repository as owner/name"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(path), revision=revision, allow_patterns=_WANTED))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"{path}: is no folder here and cannot be fetched from the hub "
+            f"({str(error).splitlines()[0]}); check the name, the revision, the network and, for "
+            "gated models, your token, or name a folder"
+        ) from error

@@ -1,0 +1,247 @@
+"""How each step calls its room: one small function per kind of step.
+
+Each returns the ``make`` of a step: a function of the output folder, its origin and a listener.
+Rooms are imported when a step runs, so that planning stays light.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from biomistral import artifacts
+from biomistral.artifacts import Origin
+from biomistral.models.hub import is_hub_id, local_folder
+from biomistral.pipeline.steps import Make
+from biomistral.progress import Progress
+from biomistral.recipe.settings import (
+    BenchmarkSettings,
+    CorpusSettings,
+    EnsembleSettings,
+    EvaluateSettings,
+    FreshModel,
+    MergeSettings,
+    PretrainSettings,
+    QuantizeSettings,
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model is: a folder, or a hub repository that is fetched when it is needed."""
+
+    path: str | Path
+    revision: str | None = None
+
+    def folder(self) -> Path:
+        """The folder, fetched from the hub if need be."""
+        return local_folder(self.path, self.revision)
+
+    def problems(self) -> list[str]:
+        """What is wrong with a place given by the user, as far as it can be seen from here."""
+        if is_hub_id(str(self.path)) or Path(self.path).is_dir():
+            return []
+        return [f"{self.path}: there is no such model folder"]
+
+    def fingerprint(self) -> str:
+        """Of the folder's files; of name and revision for a hub repository."""
+        if Path(self.path).is_dir():
+            return artifacts.fingerprint_of_files([Path(self.path)])
+        return artifacts.digest_of([str(self.path), self.revision])
+
+
+def fresh(source: FreshModel, corpora: Sequence[CorpusSettings], seed: int) -> Make:
+    """A random model with a tokenizer trained on the kept documents of ``corpora``."""
+
+    def make(out: Path, origin: Origin, progress: Progress) -> None:
+        from biomistral.corpus import iterate_texts
+        from biomistral.models.cards import Card, write_card
+        from biomistral.models.fresh import save_fresh_model
+
+        texts = (text for settings in corpora for text in iterate_texts(settings))
+        progress(0, None, "training a tokenizer")
+        with artifacts.create(out, origin) as draft:
+            save_fresh_model(
+                source.architecture, texts, source.tokenizer.vocabulary_size, draft.folder, seed
+            )
+            details = {"Architecture": "Mistral", "Weights": f"random, seed {seed}"}
+            description = "A model that has learned nothing yet; a start for pre-training."
+            write_card(draft.folder, Card(origin.name, (), None, description, details))
+
+    return make
+
+
+def corpus_files(settings: CorpusSettings) -> Callable[[], list[Path]]:
+    """Find the files of a corpus, when called."""
+
+    def find() -> list[Path]:
+        from biomistral.corpus import source_paths
+
+        return list(source_paths(settings))
+
+    return find
+
+
+def corpus(settings: CorpusSettings, tokenizer: Place, seed: int) -> Make:
+    """Packed rows of tokens."""
+
+    def make(out: Path, origin: Origin, progress: Progress) -> None:
+        from biomistral.corpus import build_corpus
+
+        folder = tokenizer.folder()
+        build_corpus(settings, folder, out, seed=seed, origin=origin, progress=progress)
+
+    return make
+
+
+def pretrain(settings: PretrainSettings, model: Place, tokens: Path, seed: int) -> Make:
+    """A further trained model."""
+
+    def make(out: Path, origin: Origin, progress: Progress) -> None:
+        from biomistral.training import pretrain
+
+        folder = model.folder()
+        pretrain(settings, folder, tokens, out, seed=seed, origin=origin, progress=progress)
+
+    return make
+
+
+def merge(settings: MergeSettings, models: Mapping[str, Place], seed: int) -> Make:
+    """A merged model."""
+
+    def make(out: Path, origin: Origin, progress: Progress) -> None:
+        from biomistral.merging import merge
+
+        folders = {name: place.folder() for name, place in models.items()}
+        merge(settings, out, models=folders, seed=seed, origin=origin, progress=progress)
+
+    return make
+
+
+def quantize(settings: QuantizeSettings, model: Place, calibration: Path | None, seed: int) -> Make:
+    """A quantized model."""
+
+    def make(out: Path, origin: Origin, progress: Progress) -> None:
+        from biomistral.quantization import quantize
+
+        quantize(
+            settings,
+            model.folder(),
+            out,
+            calibration=calibration,
+            seed=seed,
+            origin=origin,
+            progress=progress,
+        )
+
+    return make
+
+
+def shots_needed(settings: EvaluateSettings) -> int:
+    """Examples a task must have, so that no two seeds need to share one."""
+    return settings.shots * len(settings.seeds)
+
+
+def question_files(
+    benchmark: BenchmarkSettings, settings: EvaluateSettings
+) -> Callable[[], list[Path]]:
+    """Find the files of the benchmark, when called."""
+
+    def find() -> list[Path]:
+        from biomistral.benchmark import find_question_files
+
+        return list(find_question_files(benchmark, settings.tasks, settings.languages))
+
+    return find
+
+
+def questions(benchmark: BenchmarkSettings, settings: EvaluateSettings) -> Make:
+    """The questions to ask and those that serve as worked examples."""
+
+    def make(out: Path, origin: Origin, progress: Progress) -> None:
+        from biomistral.benchmark import load_questions
+
+        progress(0, None, "reading questions")
+        load_questions(
+            benchmark,
+            settings.tasks,
+            settings.languages,
+            out,
+            limit=settings.limit,
+            shots_needed=shots_needed(settings),
+            origin=origin,
+        )
+
+    return make
+
+
+def predict(settings: EvaluateSettings, name: str, model: Place, questions: Path) -> Make:
+    """One model's log-probabilities for every question, seed and scoring."""
+
+    def make(out: Path, origin: Origin, progress: Progress) -> None:
+        from biomistral.benchmark import build_requests
+        from biomistral.evaluation import predict
+        from biomistral.records import Question, read_records
+
+        asked = list(read_records(questions / "questions.parquet", Question))
+        requests = build_requests(asked, settings)
+        folder = model.folder()
+        predict(settings, folder, requests, out, name=name, origin=origin, progress=progress)
+
+    return make
+
+
+def ensemble(settings: EnsembleSettings, members: Mapping[str, Path]) -> Make:
+    """The mean of several models' probabilities."""
+
+    def make(out: Path, origin: Origin, progress: Progress) -> None:
+        from biomistral.evaluation import ensemble
+
+        progress(0, None, "combining predictions")
+        ensemble(settings, members, out, origin=origin)
+
+    return make
+
+
+def score(
+    predictions: Mapping[str, Path], questions: Path, ensembles: Sequence[str], seed: int
+) -> Make:
+    """Accuracy, calibration and intervals of every model."""
+
+    def make(out: Path, origin: Origin, progress: Progress) -> None:
+        from biomistral.evaluation import score
+
+        progress(0, None, "scoring")
+        score(predictions, questions, out, seed=seed, ensembles=ensembles, origin=origin)
+
+    return make
+
+
+def report(
+    title: str,
+    *,
+    root: Path,
+    questions: Path,
+    models: Mapping[str, Place],
+    corpora: Mapping[str, Path],
+    predictions: Mapping[str, Path],
+) -> Make:
+    """Tables, figures and model cards."""
+
+    def make(out: Path, origin: Origin, progress: Progress) -> None:
+        from biomistral.reporting import report
+
+        progress(0, None, "drawing tables and figures")
+        report(
+            out,
+            title=title,
+            scores=root / "scores/scores",
+            questions=questions,
+            models={name: place.folder() for name, place in models.items()},
+            corpora=corpora,
+            predictions=predictions,
+            origin=origin,
+        )
+
+    return make

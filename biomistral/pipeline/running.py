@@ -1,0 +1,77 @@
+"""Run the steps of a plan: skip what is there, make what is not, say what was done.
+
+Knows the order and the places, nothing about what any step does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from biomistral import artifacts
+from biomistral.errors import InputError, did_you_mean
+from biomistral.pipeline.steps import Step, Verdict, judge
+from biomistral.progress import Progress, ignore
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a step. ``seconds`` is of this run, 0 if it was there already."""
+
+    step: Step
+    verdict: Verdict
+    seconds: float
+    size_bytes: int
+
+
+def select(steps: Sequence[Step], only: Sequence[str]) -> list[Step]:
+    """Keep the steps named by key, name, kind or section, and all they need.
+
+    Raises ``InputError`` for a name that no step has.
+    """
+    if not only:
+        return list(steps)
+    by_key = {step.key: step for step in steps}
+    wanted: set[str] = set()
+    for name in only:
+        matches = [s.key for s in steps if name in {s.key, s.name, s.kind, s.section}]
+        if not matches:
+            names = [name for s in steps for name in (s.name, s.key, s.kind)]
+            listed = ", ".join(by_key)
+            raise InputError(
+                f"--only {name}: no step is called so{did_you_mean(name, names)} (there is: {listed})"
+            )
+        wanted.update(matches)
+    frontier = list(wanted)
+    while frontier:
+        new = [key for key in by_key[frontier.pop()].needs if key not in wanted]
+        wanted.update(new)
+        frontier += new
+    return [step for step in steps if step.key in wanted]
+
+
+def run_steps(
+    steps: Sequence[Step],
+    root: Path,
+    *,
+    progress_of: Callable[[Step], Progress] = lambda _: ignore,
+) -> Iterator[Outcome]:
+    """Run steps in order, yielding each one's outcome as it is known.
+
+    Raises ``InputError`` with everything that is missing before the first step starts.
+    """
+    verdicts = {step.key: judge(step, root) for step in steps}
+    missing = list(
+        dict.fromkeys(m for s in steps if verdicts[s.key].state != "done" for m in s.missing)
+    )
+    if missing:
+        raise InputError(missing[0] if len(missing) == 1 else "\n  - ".join(["missing:", *missing]))
+    for step in steps:
+        out, verdict = root / step.key, verdicts[step.key]
+        started = time.perf_counter()
+        if verdict.state != "done":
+            step.make(out, step.origin, progress_of(step))
+        seconds = 0.0 if verdict.state == "done" else time.perf_counter() - started
+        yield Outcome(step, verdict, seconds, artifacts.size_bytes(out))

@@ -1,0 +1,41 @@
+"""Checkpoints of a training run that are whole or absent, and where to go on from.
+
+The Trainer writes a checkpoint file by file; a process killed meanwhile leaves a folder that looks
+like one. A checkpoint counts here only once ``COMPLETE`` stands in it, written after everything
+else is on the disk. Knows nothing about what a checkpoint holds.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+COMPLETE = "complete"
+
+
+def mark_complete(checkpoint: Path) -> None:
+    """Flush a finished checkpoint to the disk, then mark it as whole."""
+    for path in [*checkpoint.rglob("*"), checkpoint]:
+        _flush(path)
+    (checkpoint / COMPLETE).touch()
+    _flush(checkpoint)
+
+
+def newest_complete(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint in ``folder`` and remove those that are not whole."""
+    whole = []
+    for checkpoint in folder.glob("checkpoint-*"):
+        if (checkpoint / COMPLETE).exists():
+            whole.append(checkpoint)
+        else:
+            shutil.rmtree(checkpoint)
+    return max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
