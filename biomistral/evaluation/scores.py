@@ -1,0 +1,102 @@
+"""The edge of scoring: predictions and questions in, a table of scores out.
+
+Writes ``scores.parquet`` (``Score``) and ``reliability.parquet`` (``ReliabilityBin``). What the
+numbers mean is in ``measures`` and ``metrics``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from biomistral import artifacts
+from biomistral.artifacts import Origin
+from biomistral.errors import InputError, did_you_mean
+from biomistral.evaluation import measures
+from biomistral.evaluation.columns import Cell, CellKey, check_same_questions, read_cells
+from biomistral.records import Question, ReliabilityBin, Score, Task, read_records, write_records
+
+QUESTIONS = "questions.parquet"
+TASKS = "tasks.parquet"
+SCORES = "scores.parquet"
+RELIABILITY = "reliability.parquet"
+
+
+def score(
+    predictions: Mapping[str, Path],
+    questions: Path,
+    out: Path,
+    *,
+    seed: int = 42,
+    ensembles: Collection[str] = (),
+    origin: Origin | None = None,
+) -> Path:
+    """Score the predictions of all models against the questions they answer.
+
+    ``predictions`` has the folder of each model's predictions by its name, in table order, those of
+    ``ensembles`` among them; ``questions`` is a folder of questions and tasks; ``seed`` draws the
+    resamples of the intervals. Raises ``InputError`` if files are missing or broken, if the models
+    did not answer the same questions, or if these are not those of ``questions``.
+    """
+    if not predictions:
+        raise InputError("scores: there are no predictions to score; evaluate a model first")
+    origin = origin or Origin(
+        kind="scores",
+        name=out.name,
+        settings={"seed": seed, "ensembles": sorted(ensembles), "models": list(predictions)},
+        inputs={
+            "questions": artifacts.fingerprint_of_files([questions]),
+            **{
+                f"predictions of {model}": artifacts.fingerprint_of_files([path])
+                for model, path in predictions.items()
+            },
+        },
+    )
+    cells = {model: read_cells(path, model) for model, path in predictions.items()}
+    check_same_questions(cells)
+    groups = {task.name: task.group for task in read_records(questions / TASKS, Task)}
+    _check_answers_questions(next(iter(cells.values())), questions, groups)
+    with artifacts.create(out, origin) as draft:
+        rows = measures.scores(cells, groups, seed=seed, ensembles=ensembles)
+        bars = measures.reliability_bins(cells, groups)
+        draft.counts["scores"] = write_records(draft.folder / SCORES, rows, Score)
+        draft.counts["reliability_bins"] = write_records(
+            draft.folder / RELIABILITY, bars, ReliabilityBin
+        )
+        draft.counts["answers"] = sum(
+            cell.logprobs[..., 0].size for by_key in cells.values() for cell in by_key.values()
+        )
+    return out
+
+
+def _check_answers_questions(
+    cells: Mapping[CellKey, Cell], folder: Path, groups: Mapping[str, str]
+) -> None:
+    """Raise ``InputError`` unless every answered question is a test question of ``folder``."""
+    facts = {
+        (question.task, question.language, question.id): (question.gold, len(question.choices))
+        for question in read_records(folder / QUESTIONS, Question)
+        if question.split == "test"
+    }
+    for key, cell in cells.items():
+        if key.task not in groups:
+            raise InputError(
+                f"{folder / TASKS}: has no task {key.task!r}, which was answered"
+                f"{did_you_mean(key.task, groups)}; name the questions that were answered"
+            )
+        answered = zip(
+            cell.question_ids, cell.gold.tolist(), cell.num_choices.tolist(), strict=True
+        )
+        for name, gold, num_choices in answered:
+            fact = facts.get((key.task, key.language, name))
+            if fact is None:
+                raise InputError(
+                    f"{folder / QUESTIONS}: has no test question {name!r} of {key.task} "
+                    f"({key.language}), which was answered; name the questions that were answered"
+                )
+            if fact != (gold, num_choices):
+                raise InputError(
+                    f"{folder / QUESTIONS}: question {name!r} of {key.task} ({key.language}) has "
+                    f"{fact[1]} choices and the right index {fact[0]}, the predictions have "
+                    f"{num_choices} and {gold}; the questions changed since: evaluate again"
+                )
