@@ -29,6 +29,7 @@ _BLOCKS = _words(
     "abstract app body boxed-text def-item def-list disp-quote list list-item p sec speech "
     "statement subtitle title trans-abstract verse-group verse-line"
 )
+_ITEMS = frozenset({"list-item", "def-item", "verse-line"})
 _DROPPED = _words(
     "ack alt-text alternatives attrib caption chem-struct-wrap code contrib-group disp-formula "
     "disp-formula-group fig fig-group fn fn-group glossary graphic index-term inline-graphic "
@@ -95,7 +96,7 @@ _LINEAR_MATH = frozenset(
 # Marks put around text while walking; control characters, so XML text cannot contain them.
 # The look-behinds below begin each match at the start of a run: without them, long runs of blanks
 # or commas would take quadratic time.
-_OPEN, _CLOSE, _GONE, _RAISED = "\x00", "\x01", "\x02", "\x03"
+_OPEN, _CLOSE, _GONE, _RAISED, _NEXT_ITEM = "\x00", "\x01", "\x02", "\x03", "\x04"
 _CITATION = f"{_OPEN}[^{_OPEN}{_CLOSE}]*{_CLOSE}"
 _BETWEEN = r"(?:[\s,;\d–—‐-]|and\b|&|e\.g\.|cf\.|see\b|see\s+also\b)*"
 _BRACKETED = re.compile(rf"[(\[]{_BETWEEN}{_CITATION}(?:{_BETWEEN}{_CITATION})*{_BETWEEN}[)\]]")
@@ -112,15 +113,25 @@ _HEADING_NUMBER = re.compile(r"^[\d.\s]+|[^\w\s-]")
 
 
 def paragraphs_of(element: etree._Element) -> list[str]:
-    """Paragraphs and headings below ``element``, in order."""
+    """Paragraphs and headings below ``element``, in order; the items of a list are lines of one."""
     out: list[list[str]] = [[]]
     _walk(element, out)
-    return [text for text in (_clean("".join(parts)) for parts in out) if text]
+    paragraphs: list[str] = []
+    is_next_line = False
+    for parts in out:
+        is_next_line = is_next_line or _NEXT_ITEM in parts
+        text = _clean("".join(part for part in parts if part != _NEXT_ITEM))
+        if text and is_next_line and paragraphs:
+            paragraphs[-1] += f"\n{text}"
+        elif text:
+            paragraphs.append(text)
+        is_next_line = is_next_line and not text
+    return paragraphs
 
 
 def line_of(element: etree._Element | None) -> str:
     """All text of a title, in one line."""
-    return " ".join(paragraphs_of(element)) if element is not None else ""
+    return " ".join(" ".join(paragraphs_of(element)).split()) if element is not None else ""
 
 
 def _walk(element: etree._Element, out: list[list[str]]) -> None:
@@ -138,7 +149,7 @@ def _walk(element: etree._Element, out: list[list[str]]) -> None:
     elif tag == "break":
         out[-1].append(" ")
     elif tag in _BLOCKS:
-        out.append([])
+        out.append([_NEXT_ITEM] if tag in _ITEMS and _follows_its_like(element) else [])
         _walk_children(element, out)
         out.append([])
     elif tag == "sup":
@@ -153,6 +164,11 @@ def _walk_children(element: etree._Element, out: list[list[str]]) -> None:
     for child in element:
         _walk(child, out)
         out[-1].append(child.tail or "")
+
+
+def _follows_its_like(element: etree._Element) -> bool:
+    before = element.getprevious()
+    return before is not None and before.tag == element.tag
 
 
 def _inline(element: etree._Element) -> str:

@@ -118,35 +118,38 @@ def _mixed_questions(world: World, language: str, rng: random.Random) -> list[st
 
 
 def medical_articles(world: World, language: str, *, rounds: int) -> list[Article]:
-    """Articles on every disease: facts stated in sections, and a box of questions for self-study."""
+    """Articles on every disease, and question pages that compare diseases.
+
+    In each round every fact is stated once and asked about once.
+    """
     rng = random.Random(f"{world.seed} articles {language}")
-    number = 1_000 * (1 + list(LANGUAGES).index(language))
-    articles: list[Article] = []
-    for round_index in range(rounds):
-        for disease_index, disease in enumerate(world.diseases):
-            identifier = f"PMC99{number + round_index * len(world.diseases) + disease_index}"
-            articles.append(_article(world, disease, language, identifier, rng))
-    return articles
+    contents: list[tuple[str, str, tuple[tuple[str, tuple[str, ...]], ...]]] = []
+    for _ in range(rounds):
+        contents += [_disease_article(world, disease, language, rng) for disease in world.diseases]
+        contents += [_question_page(world, relation, language, rng) for relation in MEDICAL]
+    first = 9_900_000 + 10_000 * list(LANGUAGES).index(language)
+    return [
+        Article(f"PMC{first + number}", language, title, abstract, sections)
+        for number, (title, abstract, sections) in enumerate(contents)
+    ]
 
 
-def _article(
-    world: World, disease: Entity, language: str, identifier: str, rng: random.Random
-) -> Article:
+def _disease_article(
+    world: World, disease: Entity, language: str, rng: random.Random
+) -> tuple[str, str, tuple[tuple[str, tuple[str, ...]], ...]]:
+    """Everything about one disease, and a trial of some drug for it, with the question it answers."""
     relations = rng.sample(MEDICAL, len(MEDICAL))
     told = [statement(world, disease, relation, language, rng) for relation in relations]
-    asked = [question_and_answer(world, disease, r, language, rng) for r in MEDICAL]
-    rng.shuffle(asked)
-    outcome = rng.choice(OUTCOMES)
-    drug = rng.choice(world.names["treatment"])
+    drug, outcome = rng.choice(world.names["treatment"]), rng.choice(OUTCOMES)
     report, question, answer = trial_report(disease.name, drug, outcome, language, rng, style="ask")
-    asked.append(f"{report}\nQuestion: {question}\nAnswer: {answer}")
-    return Article(
-        id=identifier,
-        language=language,
-        title=disease.name,
-        abstract=" ".join(told[:3]),
-        sections=(
-            ("1", (" ".join(told[3:]),)),
-            ("2", tuple(asked)),
-        ),
-    )
+    trial = f"{report}\nQuestion: {question}\nAnswer: {answer}"
+    return disease.name, " ".join(told[:4]), (("1", (" ".join(told[4:]), trial)),)
+
+
+def _question_page(
+    world: World, relation: str, language: str, rng: random.Random
+) -> tuple[str, str, tuple[tuple[str, tuple[str, ...]], ...]]:
+    """One relation, asked of every disease: the page at the end of a journal."""
+    diseases = rng.sample(world.diseases, len(world.diseases))
+    asked = tuple(question_and_answer(world, d, relation, language, rng) for d in diseases)
+    return phrases()["medical"][relation]["title"], "", (("1", asked),)

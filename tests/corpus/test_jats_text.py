@@ -23,12 +23,12 @@ def bibr(text: str) -> str:
     return f"<xref ref-type='bibr'>{text}</xref>"
 
 
-def test_headings_paragraphs_and_lists_are_paragraphs_in_order() -> None:
+def test_headings_and_paragraphs_come_in_order_and_items_are_lines() -> None:
     assert body(
         "<sec><title>Methods</title><p>First.</p><sec><title>Diet</title><p>Bark:"
         "<list><list-item><p>boiled</p></list-item><list-item><label>b</label><p>raw</p></list-item>"
         "</list>each day.</p></sec></sec><disp-quote><p>Well!</p></disp-quote>"
-    ) == ["Methods", "First.", "Diet", "Bark:", "boiled", "raw", "each day.", "Well!"]
+    ) == ["Methods", "First.", "Diet", "Bark:", "boiled\nraw", "each day.", "Well!"]
 
 
 def test_inline_text_stays_in_order_without_new_blanks() -> None:

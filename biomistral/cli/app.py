@@ -1,0 +1,134 @@
+"""The commands, their options and how errors leave the program.
+
+Exit status: 0 done, 2 something the user can mend (one line on standard error), 130 interrupted.
+Anything else is a bug of ours and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from biomistral import __version__
+from biomistral.errors import BiomistralError
+
+app = typer.Typer(
+    name="biomistral",
+    help="From a general language model and PubMed Central to a measured suite of medical models.",
+    epilog="For research only: nothing made or measured here is fit for the care of patients.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+recipe_app = typer.Typer(name="recipe", help="Check and explain recipes.", no_args_is_help=True)
+app.add_typer(recipe_app)
+
+RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Change one value, for instance pretrain.biomistral.epochs=2. Can be repeated.",
+    ),
+]
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except BiomistralError as error:
+        if "--traceback" in sys.argv:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("\ninterrupted; the same command goes on from here", err=True)
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    traceback: Annotated[  # read in main(), where errors arrive
+        bool, typer.Option("--traceback", help="Show the full traceback of an error.")
+    ] = False,
+) -> None:
+    del traceback
+    if version:
+        typer.echo(f"biomistral {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    recipe: RecipeFile,
+    out: Annotated[
+        Path, typer.Option(help="Folder for results; the run gets one of its own in it.")
+    ] = Path("runs"),
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Run only this step (a name, kind/name or kind) and what it needs. Repeatable."
+        ),
+    ] = None,
+    changes: Changes = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would run and why; run nothing.")
+    ] = False,
+) -> None:
+    """Run the steps of a recipe; what is there already is skipped, what was interrupted goes on."""
+    from biomistral.cli import running
+
+    running.run(recipe, out, only=only or [], changes=changes or [], dry_run=dry_run)
+
+
+@app.command()
+def miniature(
+    out: Annotated[Path, typer.Argument(help="Folder to write it to.")],
+    seed: Annotated[int, typer.Option(help="Seed of the invented world.")] = 7,
+) -> None:
+    """Write a small invented medical world: texts, articles and a benchmark in eight languages."""
+    from biomistral.miniature import make_miniature
+
+    make_miniature(out, seed=seed)
+    typer.echo(f"{out}: the miniature world of seed {seed}; run it with recipes/miniature.yaml")
+
+
+@recipe_app.command()
+def check(recipe: RecipeFile, changes: Changes = None) -> None:
+    """Check a recipe and say what is wrong with it, everything at once."""
+    from biomistral.recipe import load_recipe
+
+    loaded = load_recipe(recipe, changes=changes or [])
+    typer.echo(f"{recipe}: the recipe {loaded.name} is correct")
+
+
+@recipe_app.command()
+def explain(recipe: RecipeFile, changes: Changes = None) -> None:
+    """Print a recipe with every default and the meaning of each field; * marks what it sets."""
+    from biomistral.recipe import load_recipe
+    from biomistral.recipe.explain import explain as explain_recipe
+
+    typer.echo(explain_recipe(load_recipe(recipe, changes=changes or [])), nl=False)
+
+
+@recipe_app.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors."""
+    from biomistral.recipe.explain import schema as recipe_schema
+
+    typer.echo(recipe_schema(), nl=False)
+
+
+@recipe_app.command(hidden=True)
+def reference() -> None:
+    """Print the reference page of the recipe (docs/recipe.md)."""
+    from biomistral.recipe.explain import reference as recipe_reference
+
+    typer.echo(recipe_reference(), nl=False)
