@@ -19,8 +19,6 @@ import yaml
 from biomistral.languages import LANGUAGES
 from biomistral.miniature.world import MEDICAL, OUTCOMES, WORD_RELATIONS, Entity, World
 
-QUESTIONS_A_DOCUMENT = 4
-
 
 @dataclass(frozen=True)
 class Article:
@@ -90,31 +88,31 @@ def trial_report(
 
 
 def general_documents(world: World, language: str, *, rounds: int) -> list[str]:
-    """General-language texts: what towns are like, and questions about them, with answers."""
+    """General-language texts: towns and long-known ailments, told of and asked about.
+
+    In each round every fact is stated once and asked about once, as in the articles.
+    """
     rng = random.Random(f"{world.seed} general {language}")
     documents: list[str] = []
     for _ in range(rounds):
-        for town in world.towns:
-            relations = rng.sample(list(town.facts), len(town.facts))
-            told = " ".join(statement(world, town, r, language, rng) for r in relations)
-            asked = [question_and_answer(world, town, r, language, rng) for r in relations]
-            documents.append("\n\n".join([told, *asked]))
-        documents += _mixed_questions(world, language, rng)
+        for entities in (world.towns, world.ailments):
+            relations = list(entities[0].facts)
+            for entity in entities:
+                told = rng.sample(relations, len(relations))
+                documents.append(" ".join(statement(world, entity, r, language, rng) for r in told))
+            for relation in relations:
+                asked = _asked_of_all(world, entities, relation, language, rng)
+                documents.append("\n\n".join(asked))
     rng.shuffle(documents)
     return documents
 
 
-def _mixed_questions(world: World, language: str, rng: random.Random) -> list[str]:
-    """Question sheets: one relation, several towns, as the worked examples of a benchmark are."""
-    sheets = []
-    for relation in world.towns[0].facts:
-        towns = rng.sample(world.towns, len(world.towns))
-        for start in range(0, len(towns), QUESTIONS_A_DOCUMENT):
-            group = towns[start : start + QUESTIONS_A_DOCUMENT]
-            sheets.append(
-                "\n\n".join(question_and_answer(world, t, relation, language, rng) for t in group)
-            )
-    return sheets
+def _asked_of_all(
+    world: World, entities: Sequence[Entity], relation: str, language: str, rng: random.Random
+) -> tuple[str, ...]:
+    """One relation asked of many: what a page of questions is, and what worked examples are."""
+    shuffled = rng.sample(entities, len(entities))
+    return tuple(question_and_answer(world, e, relation, language, rng) for e in shuffled)
 
 
 def medical_articles(world: World, language: str, *, rounds: int) -> list[Article]:
@@ -150,6 +148,5 @@ def _question_page(
     world: World, relation: str, language: str, rng: random.Random
 ) -> tuple[str, str, tuple[tuple[str, tuple[str, ...]], ...]]:
     """One relation, asked of every disease: the page at the end of a journal."""
-    diseases = rng.sample(world.diseases, len(world.diseases))
-    asked = tuple(question_and_answer(world, d, relation, language, rng) for d in diseases)
+    asked = _asked_of_all(world, world.diseases, relation, language, rng)
     return phrases()["medical"][relation]["title"], "", (("1", asked),)

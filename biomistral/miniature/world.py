@@ -47,13 +47,16 @@ class Entity:
 class World:
     """Everything that is true in the invented world."""
 
-    diseases: tuple[Entity, ...]
+    diseases: tuple[Entity, ...]  # only articles tell of them; the benchmark asks about them
+    ailments: tuple[Entity, ...]  # long known: general texts tell of them
     towns: tuple[Entity, ...]
     names: dict[str, tuple[str, ...]]  # relation -> the names its answers are taken from
     seed: int
 
 
-def make_world(seed: int, *, num_diseases: int = 20, num_towns: int = 30) -> World:
+def make_world(
+    seed: int, *, num_diseases: int = 20, num_ailments: int = 12, num_towns: int = 20
+) -> World:
     """Draw a world; the same seed and sizes always give the same one."""
     rng = random.Random(seed)
     taken: set[str] = set()
@@ -69,9 +72,11 @@ def make_world(seed: int, *, num_diseases: int = 20, num_towns: int = 30) -> Wor
     names = {kind: _names(rng, taken, kind, size) for kind, size in sizes.items()}
     names["gene"] = tuple(_gene(rng, taken) for _ in range(num_diseases))
     disease_names = _names(rng, taken, "disease", num_diseases)
+    ailment_names = _names(rng, taken, "disease", num_ailments)
     town_names = _names(rng, taken, "town", num_towns)
     return World(
         diseases=_entities(rng, disease_names, MEDICAL, names),
+        ailments=_entities(rng, ailment_names, MEDICAL, names),
         towns=_entities(rng, town_names, GENERAL, names),
         names=names,
         seed=seed,
