@@ -74,6 +74,7 @@ def link_problems(recipe: Recipe) -> list[str]:
         *_repeated_names(recipe),
         *_unknown_models(recipe),
         *_unknown_corpora(recipe),
+        *_unknown_tokenizers(recipe),
         *_circles(recipe),
         *_evaluation_problems(recipe),
     ]
@@ -120,8 +121,17 @@ def _unknown_corpora(recipe: Recipe) -> Iterator[str]:
         for used in model.tokenizer.corpora if isinstance(model, FreshModel) else []:
             if used not in names:
                 yield _unknown(f"models.{name}.tokenizer.corpora", "corpus", used, names)
+
+
+def _unknown_tokenizers(recipe: Recipe) -> Iterator[str]:
+    """Corpora of which nothing says, or not truly, which tokenizer cuts them."""
     for index, corpus in enumerate(recipe.corpus):
-        if tokenizer_model(recipe, corpus) is None:
+        known = _all_models(recipe)
+        trained = any(corpus_named(recipe, entry.corpus) is corpus for entry in recipe.pretrain)
+        if corpus.tokenizer is not None:
+            if corpus.tokenizer not in known:
+                yield _unknown(f"corpus[{index}].tokenizer", "model", corpus.tokenizer, known)
+        elif tokenizer_model(recipe, corpus) is None and not trained:
             yield (
                 f"corpus[{index}].tokenizer: nothing says which tokenizer cuts {corpus.name!r}; "
                 "name a model here, or train one on it"

@@ -24,15 +24,19 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 scalars: only true and false are booleans, and 2e-5 is a number."""
+    """YAML 1.2 scalars: true and false are the only booleans, 2e-5 is a number, 1:30 is none."""
 
 
+_YAML_1_1_ONLY = (":bool", ":int", ":float", ":timestamp")
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float"))]
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(_YAML_1_1_ONLY)]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789")
 )
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
@@ -42,17 +46,25 @@ _Loader.add_implicit_resolver(
 
 
 def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    for index, key in enumerate(keys):
-        if key in keys[:index]:
-            line = node.value[index][0].start_mark.line + 1
+    keys: list[Any] = []
+    for key_node, _ in node.value:
+        key = "<<" if key_node.tag.endswith(":merge") else loader.construct_object(key_node, True)
+        if key in keys:
+            line = key_node.start_mark.line + 1
             raise yaml.constructor.ConstructorError(
                 None, None, f"the key {key!r} is given twice (line {line})", None
             )
+        keys.append(key)
     return loader.construct_mapping(node, deep=True)
 
 
+def _decimal(loader: _Loader, node: yaml.ScalarNode) -> int:
+    """Read 010 as ten, as YAML 1.2 does; YAML 1.1 had it octal."""
+    return int(loader.construct_scalar(node))
+
+
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping_without_duplicates)
+_Loader.add_constructor("tag:yaml.org,2002:int", _decimal)
 
 
 def load_recipe(
@@ -104,10 +116,12 @@ def parse_recipe(
 def _read_yaml(text: str, source: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with stricter scalars
-    except yaml.YAMLError as error:
+    except RecursionError:
+        raise RecipeError(source, ["is not valid YAML: it is nested too deeply"]) from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number of 5000 digits
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        what = getattr(error, "problem", None) or str(error)
+        what = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise RecipeError(source, [f"is not valid YAML: {what}{where}"]) from None
 
 
@@ -124,7 +138,7 @@ def _apply_change(recipe: dict[str, Any], change: str) -> list[str]:
             return [f"--set {path}: the recipe has no {'.'.join(parents[: depth + 1])}"]
     try:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with stricter scalars
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return [f"--set {path}: {text!r} is not a YAML value"]
     if isinstance(node, dict):
         node[last] = value
@@ -144,7 +158,7 @@ def _child(node: Any, step: str) -> Any:
 
 
 def _index(items: list[Any], step: str) -> int | None:
-    if step.isdigit():
+    if step.isdecimal():
         return int(step) if int(step) < len(items) else None
     names = [item.get("name") if isinstance(item, dict) else None for item in items]
     return names.index(step) if step in names else None
@@ -184,12 +198,23 @@ def _substitute(value: Any, environment: Mapping[str, str], where: str, problems
 
 def _sentences(errors: Sequence[Any], recipe: Any) -> list[str]:
     """Say pydantic's errors as sentences, one for each place and unknown key."""
-    said: dict[str, str] = {}
+    said: dict[str, list[str]] = {}
     for error in errors:
-        where = _path(error, recipe)
-        if where not in said:  # the arms of a union complain about one place each
-            said[where] = f"{where or 'recipe'}: {_what_is_wrong(error, recipe)}"
-    return list(said.values())
+        wrong = said.setdefault(_path(error, recipe), [])
+        what = _what_is_wrong(error, recipe)
+        if what not in wrong:  # the arms of a union complain about one place each
+            wrong.append(what)
+    return [f"{where or 'recipe'}: {' and '.join(wrong)}" for where, wrong in said.items()]
+
+
+# Kinds of pydantic's errors that speak of Python where the reader wrote YAML.
+_SHAPES = {
+    "model_type": "is not a mapping of keys to values",
+    "model_attributes_type": "is not a mapping of keys to values",
+    "dict_type": "is not a mapping of names to entries",
+    "list_type": "is not a list",
+    "invalid_key": "is no text; put the key in quotes",
+}
 
 
 def _what_is_wrong(error: Any, recipe: Any) -> str:
@@ -205,12 +230,21 @@ def _what_is_wrong(error: Any, recipe: Any) -> str:
         hint = did_you_mean(str(context["tag"]), allowed)
         return f"method {context['tag']!r} is not one of {', '.join(allowed)}{hint}"
     if kind == "union_tag_not_found":
-        return "has no method"
+        tags = [tag for model in _models_at(error, recipe) for tag in _methods(model)]
+        return f"has no method; it is one of {', '.join(tags)}"
     if kind == "literal_error":
         return f"{given!r} is not {context['expected']}"
     if kind == "string_pattern_mismatch":
         return f"{given!r} is no name; letters, digits, dot, hyphen and underscore are allowed"
-    message = error["msg"].removeprefix("Value error, ")
+    if given is None:
+        return "is empty; give it a value, or leave it out"
+    if kind in _SHAPES:
+        return _SHAPES[kind]
+    if kind in {"too_short", "too_long"}:
+        bound = "at least" if kind == "too_short" else "at most"
+        limit = context.get("min_length", context.get("max_length"))
+        return f"has {context['actual_length']} entries; {bound} {limit} are allowed"
+    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     given_is_shown = kind == "value_error" or isinstance(given, dict | list)
     return message if given_is_shown else f"{message}, not {given!r}"
 
@@ -240,15 +274,34 @@ def _path(error: Any, recipe: Any) -> str:
 
 def _keys_beside(error: Any, recipe: Any) -> set[str]:
     """Keys that may stand where an unknown one was found."""
+    *steps, (_, _) = _walk(error, recipe)
+    models, node = _follow(steps, recipe)
+    fitting = [model for model in models if _fits(model, node)]
+    return {key for model in fitting or models for key in model.model_fields}
+
+
+def _models_at(error: Any, recipe: Any) -> list[type[pydantic.BaseModel]]:
+    """Settings classes of which one is wanted where an error is."""
+    return _follow(list(_walk(error, recipe)), recipe)[0]
+
+
+def _follow(
+    steps: Sequence[tuple[int | str, Any]], recipe: Any
+) -> tuple[list[type[pydantic.BaseModel]], Any]:
+    """Where steps into a recipe lead: the settings classes that may stand there, and what does."""
     models: list[type[pydantic.BaseModel]] = [Recipe]
     node = recipe
-    for step, child in list(_walk(error, recipe))[:-1]:
-        annotations = [m.model_fields[step].annotation for m in models if step in m.model_fields]
-        models = _models_in(annotations) if annotations else models
+    for step, child in steps:
+        owners = [m for m in models if step in m.model_fields and _fits(m, node)]
+        if owners:
+            models = _models_in([m.model_fields[str(step)].annotation for m in owners])
         node = child
-        if isinstance(node, dict):
-            models = [m for m in models if _fits(m, node)] or models
-    return {key for model in models for key in model.model_fields}
+    return models, node
+
+
+def _methods(model: type[pydantic.BaseModel]) -> tuple[str, ...]:
+    """Values of ``method`` that choose a class among its kind."""
+    return typing.get_args(model.model_fields["method"].annotation)
 
 
 def _models_in(annotations: Sequence[Any]) -> list[type[pydantic.BaseModel]]:
@@ -265,7 +318,7 @@ def _models_in(annotations: Sequence[Any]) -> list[type[pydantic.BaseModel]]:
 def _fits(model: type[pydantic.BaseModel], node: dict[str, Any]) -> bool:
     """Whether a class is the arm of its union that an entry chose."""
     if "method" in model.model_fields:
-        return node.get("method") in typing.get_args(model.model_fields["method"].annotation)
+        return node.get("method") in _methods(model)
     if "path" in model.model_fields or "architecture" in model.model_fields:
         return ("architecture" in node) == ("architecture" in model.model_fields)
     return True

@@ -8,37 +8,65 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    model_validator,
-)
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from biomistral.languages import LANGUAGES
+from biomistral.recipe.fields import (
+    Distinct,
+    Fraction,
+    LanguageCode,
+    Licence,
+    Name,
+    Settings,
+    without_repeats,
+)
+from biomistral.recipe.merging import (
+    DareMerge,
+    FilteredValue,
+    LinearMerge,
+    MergeInput,
+    MergeSettings,
+    Parameter,
+    SlerpMerge,
+    SparseInput,
+    TaskArithmeticMerge,
+    TiesMerge,
+    WeightedInput,
+    parameter_numbers,
+)
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Licence = Literal["CC0", "CC-BY", "CC-BY-SA", "CC-BY-ND", "CC-BY-NC", "CC-BY-NC-SA", "CC-BY-NC-ND"]
-
-
-def _known_language(code: str) -> str:
-    if code not in LANGUAGES:
-        raise ValueError(f"{code!r} is not one of {', '.join(LANGUAGES)}")
-    return code
-
-
-LanguageCode = Annotated[str, AfterValidator(_known_language)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
-
-
-class Settings(BaseModel):
-    """Base of all settings: unknown keys are errors and values cannot be changed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
+__all__ = [
+    "Architecture",
+    "AwqQuantization",
+    "BenchmarkSettings",
+    "BitsandbytesQuantization",
+    "CorpusSettings",
+    "DareMerge",
+    "EnsembleSettings",
+    "EvaluateSettings",
+    "FilteredValue",
+    "FreshModel",
+    "LanguageCode",
+    "Licence",
+    "LinearMerge",
+    "MergeInput",
+    "MergeSettings",
+    "ModelSource",
+    "Name",
+    "Parameter",
+    "PretrainSettings",
+    "QuantizeSettings",
+    "Recipe",
+    "Settings",
+    "SlerpMerge",
+    "SparseInput",
+    "StoredModel",
+    "TaskArithmeticMerge",
+    "TiesMerge",
+    "TokenizerTraining",
+    "WeightedInput",
+    "parameter_numbers",
+]
 
 # --- models ---------------------------------------------------------------------------------------
 
@@ -202,152 +230,6 @@ class PretrainSettings(Settings):
     seed: int | None = Field(None, ge=0, description="Of the order of rows; default: the recipe's.")
 
 
-# --- merging --------------------------------------------------------------------------------------
-
-
-class FilteredValue(Settings):
-    """A value for the tensors whose name contains ``filter``; without one, for all the rest."""
-
-    filter: str | None = Field(None, description="Part of a tensor name, such as self_attn or mlp.")
-    value: float | list[float] = Field(description="A number, or a gradient over the layers.")
-
-
-def _parameter_form(value: Any) -> str:
-    if not isinstance(value, list):
-        return "number"
-    return "filters" if any(isinstance(v, dict | FilteredValue) for v in value) else "gradient"
-
-
-# A number; a gradient over depth; or the first filter that matches a tensor's name.
-Parameter = Annotated[
-    Annotated[float, Tag("number")]
-    | Annotated[list[float], Tag("gradient")]
-    | Annotated[list[FilteredValue], Tag("filters")],
-    Discriminator(_parameter_form),
-]
-
-
-def _within_unit(value: Parameter) -> Parameter:
-    for number in parameter_numbers(value):
-        if not 0 <= number <= 1:
-            raise ValueError(f"{number} is outside 0 to 1")
-    return value
-
-
-def _density(value: Parameter) -> Parameter:
-    for number in parameter_numbers(value):
-        if not 0 < number <= 1:
-            raise ValueError(f"density {number} is outside (0, 1]")
-    return value
-
-
-def parameter_numbers(value: Parameter) -> list[float]:
-    """All numbers that a parameter can take."""
-    if isinstance(value, float | int):
-        return [float(value)]
-    numbers: list[float] = []
-    for item in value:
-        numbers += parameter_numbers(item.value if isinstance(item, FilteredValue) else item)
-    return numbers
-
-
-UnitParameter = Annotated[Parameter, AfterValidator(_within_unit)]
-DensityParameter = Annotated[Parameter, AfterValidator(_density)]
-
-
-class MergeInput(Settings):
-    """One model of a merge."""
-
-    model: str = Field(description="Name of the model.")
-
-
-class WeightedInput(MergeInput):
-    """One model of a merge, with its weight."""
-
-    weight: Parameter = Field(1.0, description="Factor of the model (or of its task vector).")
-
-
-class SparseInput(WeightedInput):
-    """One model of a sparse merge, with its weight and density."""
-
-    density: DensityParameter = Field(1.0, description="Share of its task vector that is kept.")
-
-
-class _Merge(Settings):
-    name: Name = Field(description="Name of the model it makes.")
-    dtype: Literal["bfloat16", "float16", "float32"] | None = Field(
-        None, description="Type of the merged weights; default: that of the base model."
-    )
-
-
-class LinearMerge(_Merge):
-    """Weighted mean of models (model soups, arXiv 2203.05482)."""
-
-    method: Literal["linear"] = Field(description="linear")
-    base: str | None = Field(
-        None, description="Model that gives config and tokenizer; default: the first of models."
-    )
-    models: list[WeightedInput] = Field(min_length=2, description="The models to average.")
-    normalize: bool = Field(True, description="Divide by the sum of the weights.")
-
-
-class SlerpMerge(_Merge):
-    """Spherical interpolation between a base and one other model."""
-
-    method: Literal["slerp"] = Field(description="slerp")
-    base: str = Field(description="The model at t = 0; gives config and tokenizer.")
-    models: list[MergeInput] = Field(min_length=1, max_length=1, description="The model at t = 1.")
-    t: UnitParameter = Field(description="Place between base (0) and the other model (1).")
-
-
-class TaskArithmeticMerge(_Merge):
-    """Base plus weighted task vectors (arXiv 2212.04089)."""
-
-    method: Literal["task_arithmetic"] = Field(description="task_arithmetic")
-    base: str = Field(description="The model the task vectors are differences to.")
-    models: list[WeightedInput] = Field(min_length=1, description="The fine-tuned models.")
-    normalize: bool = Field(False, description="Divide by the sum of the weights.")
-    scale: float = Field(1.0, description="Factor of the summed task vector (lambda).")
-
-
-class TiesMerge(_Merge):
-    """Trim, elect sign and merge task vectors (TIES, arXiv 2306.01708)."""
-
-    method: Literal["ties"] = Field(description="ties")
-    base: str = Field(description="The model the task vectors are differences to.")
-    models: list[SparseInput] = Field(min_length=1, description="The fine-tuned models.")
-    normalize: bool = Field(
-        True,
-        description="Divide each element by the weights that took part; a single model then "
-        "forgets its weight.",
-    )
-    scale: float = Field(1.0, description="Factor of the summed task vector (lambda).")
-
-
-class DareMerge(_Merge):
-    """Drop and rescale task vectors at random (DARE, arXiv 2311.03099), summed or with TIES signs."""
-
-    method: Literal["dare_ties", "dare_linear"] = Field(
-        description="dare_ties elects a sign per element; dare_linear does not."
-    )
-    base: str = Field(description="The model the task vectors are differences to.")
-    models: list[SparseInput] = Field(min_length=1, description="The fine-tuned models.")
-    normalize: bool = Field(False, description="Divide by the weights that took part.")
-    scale: float = Field(1.0, description="Factor of the summed task vector (lambda).")
-    rescale: Literal["density", "l1_norm", "none"] = Field(
-        "density",
-        description="density: kept entries times 1/density, as in the paper; l1_norm: to the L1 "
-        "norm of the whole vector, as mergekit does since 2025.",
-    )
-    seed: int | None = Field(None, ge=0, description="Of the dropping; default: the recipe's.")
-
-
-MergeSettings = Annotated[
-    LinearMerge | SlerpMerge | TaskArithmeticMerge | TiesMerge | DareMerge,
-    Field(discriminator="method"),
-]
-
-
 # --- quantization ---------------------------------------------------------------------------------
 
 
@@ -403,22 +285,24 @@ class EnsembleSettings(Settings):
     """A model that does not exist: the mean of several models' probabilities."""
 
     name: Name = Field(description="Name under which it is reported.")
-    models: list[str] = Field(min_length=2, description="Evaluated models to combine.")
+    models: Distinct[str] = Field(min_length=2, description="Evaluated models to combine.")
 
 
 class EvaluateSettings(Settings):
     """Few-shot multiple-choice evaluation."""
 
-    models: list[str] = Field(min_length=1, description="Models to evaluate, in table order.")
-    tasks: Literal["all"] | list[str] = Field("all", description="all, or names of tasks.")
-    languages: list[LanguageCode] = Field(
+    models: Distinct[str] = Field(min_length=1, description="Models to evaluate, in table order.")
+    tasks: Annotated[Literal["all"] | list[str], AfterValidator(without_repeats)] = Field(
+        "all", description="all, or names of tasks."
+    )
+    languages: Distinct[LanguageCode] = Field(
         default=["en"], min_length=1, description="Languages of the questions."
     )
     shots: int = Field(3, ge=0, description="Worked examples before each question.")
-    seeds: list[int] = Field(
+    seeds: Distinct[int] = Field(
         default=[1, 2, 3], min_length=1, description="One evaluation each: they draw the examples."
     )
-    scoring: list[Literal["letter", "cloze"]] = Field(
+    scoring: Distinct[Literal["letter", "cloze"]] = Field(
         default=["letter"],
         min_length=1,
         description="letter: probability of each choice's letter after the prompt; cloze: "
