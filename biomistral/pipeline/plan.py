@@ -20,6 +20,7 @@ from biomistral.pipeline.steps import Make, Step
 from biomistral.recipe import links
 from biomistral.recipe.settings import (
     AwqQuantization,
+    BitsandbytesQuantization,
     EvaluateSettings,
     FreshModel,
     PretrainSettings,
@@ -59,7 +60,7 @@ def plan(recipe: Recipe, root: Path) -> list[Step]:
     for entry in _in_order(recipe):
         if isinstance(entry, PretrainSettings):
             builder.pretrain(entry)
-        elif isinstance(entry, QuantizeSettings):
+        elif isinstance(entry, AwqQuantization | BitsandbytesQuantization):
             builder.quantize(entry)
         else:
             builder.merge(entry)
