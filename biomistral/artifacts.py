@@ -19,12 +19,10 @@ import errno
 import fcntl
 import functools
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
+import re
 import shutil
-import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -32,14 +30,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from biomistral import __version__
+from biomistral import versions
 from biomistral.errors import InputError
 
 Kind = Literal["tokens", "model", "questions", "predictions", "scores", "report", "miniature"]
 
 MANIFEST = "manifest.json"
 WORK = ".work"
-_LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "accelerate", "pyarrow", "lxml")
 # Files whose bytes may differ between two runs of the same step: timings, never results.
 VOLATILE_SUFFIX = ".volatile.json"
 
@@ -99,23 +96,21 @@ def create(out: Path, origin: Origin, *, resume: bool = False) -> Iterator[Draft
     making it, if the disk is full or the place cannot be written to.
     """
     out = out.absolute()
-    _refuse_foreign(out)
     partial = out.parent / f".{out.name}.{origin.fingerprint[:12]}.partial"
     started = time.perf_counter()
-    with _plain_os_errors(out), _held(partial):
+    with _plain_os_errors(out), _held(out, partial):
         resumed = _empty(partial, keep_work=resume)
         draft = Draft(folder=partial, work=partial / WORK)
         draft.work.mkdir(exist_ok=True)
         try:
             yield draft
+            seconds = time.perf_counter() - started
+            _write_manifest(partial, origin, draft, seconds=seconds, resumed=resumed)
+            _publish(partial, out)
         except BaseException:
-            if not resume or not any(draft.work.iterdir()):
+            if not resume or not _has_files(draft.work):
                 shutil.rmtree(partial, ignore_errors=True)
             raise
-        shutil.rmtree(draft.work)
-        seconds = time.perf_counter() - started
-        _write_manifest(partial, origin, draft, seconds=seconds, resumed=resumed)
-        _publish(partial, out)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -150,7 +145,17 @@ def fingerprint_of_files(paths: Iterable[Path]) -> str:
     Weights (``.safetensors``, ``.bin``) count by size and time of change instead of bytes: reading
     15 GB before each run would cost more than it saves. A folder that holds a manifest counts by
     the fingerprint in it, and any other folder by the files in it.
+
+    Raises ``InputError`` if a file cannot be read.
     """
+    try:
+        return digest_of(_facts_of_files(paths))
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+
+def _facts_of_files(paths: Iterable[Path]) -> list[list[str]]:
+    """Name and digest of each file, as ``fingerprint_of_files`` counts them."""
     parts: list[list[str]] = []
     for path in paths:
         manifest = read_manifest(path) if path.is_dir() else None
@@ -165,11 +170,11 @@ def fingerprint_of_files(paths: Iterable[Path]) -> str:
                 parts.append([label, f"{status.st_size}:{status.st_mtime_ns}"])
             else:
                 parts.append([label, file_digest(file)])
-    return digest_of(parts)
+    return parts
 
 
 def size_bytes(folder: Path) -> int:
-    """Total size of the files below ``folder``."""
+    """Total size of the files of an artefact."""
     return sum(path.stat().st_size for path in _files(folder))
 
 
@@ -180,11 +185,17 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())
+    """All files below a folder, those in the work folder of a draft apart."""
+    work = folder / WORK
+    return (p for p in folder.rglob("*") if p.is_file() and not p.is_relative_to(work))
+
+
+def _has_files(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def _refuse_foreign(out: Path) -> None:
-    if out.is_dir() and any(out.iterdir()) and read_manifest(out) is None:
+    if _has_files(out) and read_manifest(out) is None:
         raise InputError(
             f"{out}: already exists and was not made by biomistral; "
             "name another output folder, or move this one away"
@@ -199,42 +210,63 @@ def _plain_os_errors(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno in _NO_SPACE:
+            raise _no_space(out) from error
+        if error.errno in _NO_ENTRY:
             raise InputError(
-                f"{out}: no space left on the disk; free some or choose another --out, then run "
-                "the same command again"
-            ) from error
-        if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}:
-            raise InputError(
-                f"{error.filename or out}: cannot be written ({error.strerror}); "
+                f"{error.filename or out}: cannot be used ({error.strerror}); "
                 "choose another --out or change its permissions"
             ) from error
         raise
     except Exception as error:
         # Rust and C++ writers (safetensors, Arrow) report a full disk in words only.
-        if "No space left on device" in str(error):
-            raise InputError(
-                f"{out}: no space left on the disk; free some or choose another --out, then run "
-                "the same command again"
-            ) from error
+        if any(os.strerror(number) in str(error) for number in _NO_SPACE):
+            raise _no_space(out) from error
         raise
 
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: more than the limit of a file
+_NO_ENTRY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+
+
+def _no_space(out: Path) -> InputError:
+    return InputError(
+        f"{out}: no space left on the disk; free some or choose another --out, then run "
+        "the same command again"
+    )
+
+
 @contextlib.contextmanager
-def _held(partial: Path) -> Iterator[None]:
+def _held(out: Path, partial: Path) -> Iterator[None]:
     """Create and lock the draft folder; the system drops the lock when the process dies."""
+    _refuse_foreign(out)
     partial.mkdir(parents=True, exist_ok=True)
     handle = os.open(partial, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(
-            f"{partial}: another process is making this artefact; wait for it or stop it"
-        ) from None
-    else:
+        if not _lock(handle) or not _is_at(handle, partial):
+            raise InputError(
+                f"{partial}: another process is making this artefact; wait for it or stop it"
+            )
         yield
     finally:
         os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open folder if nobody else holds it."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether an open folder still has that name: its last holder may just have published it."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _empty(partial: Path, *, keep_work: bool) -> bool:
@@ -269,36 +301,40 @@ def _write_manifest(
         "resumed": resumed,
         "bytes": size_bytes(folder),
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": library_versions(),
-        "commit": _commit(),
+        "versions": versions.library_versions(),
+        "commit": versions.commit(),
     }
     write_json(folder / MANIFEST, manifest)
 
 
 def _publish(partial: Path, out: Path) -> None:
     """Flush the draft to disk and rename it into place; sweep away what stood there before."""
+    work = partial / WORK
     for path in (*_files(partial), *(p for p in partial.rglob("*") if p.is_dir()), partial):
         _fsync(path)
+    shutil.rmtree(work)  # as late as this: a kill while 15 GB are flushed must not cost days
     if out.exists():
         old = out.parent / f".{out.name}.{os.getpid()}.old"
         out.rename(old)
     partial.rename(out)
     _fsync(out.parent)
-    for pattern in (f".{out.name}.*.old", f".{out.name}.*.partial"):
-        for stale in out.parent.glob(pattern):
-            if stale.suffix == ".old" or _is_free(stale):
-                shutil.rmtree(stale, ignore_errors=True)
+    _sweep(out)
+
+
+def _sweep(out: Path) -> None:
+    """Remove what older and interrupted runs left of this artefact, and of no other."""
+    leftover = re.compile(rf"\.{re.escape(out.name)}\.([0-9a-f]{{12}}\.partial|[0-9]+\.old)")
+    for path in out.parent.iterdir():
+        if leftover.fullmatch(path.name) and (path.suffix == ".old" or _is_free(path)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_free(partial: Path) -> bool:
     handle = os.open(partial, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return _lock(handle)
     finally:
         os.close(handle)
-    return True
 
 
 def _fsync(path: Path) -> None:
@@ -307,34 +343,3 @@ def _fsync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-@functools.cache
-def library_versions() -> dict[str, str]:
-    """Versions of Python, this package and the libraries results depend on, without importing."""
-    versions = {"python": platform.python_version(), "biomistral": __version__}
-    for name in _LIBRARIES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions
-
-
-@functools.cache
-def _commit() -> str | None:
-    """Commit of the checkout this package runs from, ``+changes`` if it was edited since."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        top = subprocess.run(
-            [*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=False
-        )
-        if top.returncode != 0:  # installed from a wheel inside somebody else's repository
-            return None
-        commit = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, check=True, text=True
-        )
-        dirty = subprocess.run(
-            [*git, "status", "--porcelain", "."], capture_output=True, check=True, text=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")

@@ -1,0 +1,56 @@
+"""With what an artefact was made: versions of the libraries results depend on, and the commit."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+from biomistral import __version__
+
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "accelerate",
+    "pyarrow",
+    "lxml",
+    "bitsandbytes",
+    "peft",
+    "trl",
+)
+
+
+@functools.cache
+def library_versions() -> dict[str, str]:
+    """Versions of Python, this package and the libraries results depend on, without importing."""
+    versions = {"python": platform.python_version(), "biomistral": __version__}
+    for name in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+@functools.cache
+def commit() -> str | None:
+    """Commit of the checkout this package runs from, ``+changes`` if it was edited since."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        top = subprocess.run(
+            [*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=False
+        )
+        if top.returncode != 0:  # installed from a wheel inside somebody else's repository
+            return None
+        head = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, check=True, text=True
+        )
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "."], capture_output=True, check=True, text=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
