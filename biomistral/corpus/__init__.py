@@ -5,17 +5,20 @@ Light to import; what it exports is loaded when first asked for (PEP 562).
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from biomistral.corpus.build import build_corpus, iterate_texts, source_paths
+    from biomistral.corpus.build import build_corpus, iterate_texts
+    from biomistral.corpus.sources import source_paths
 
 __all__ = ["build_corpus", "iterate_texts", "source_paths"]
 
+# Planning a run asks for source_paths only: it must not wait for tokenizers to load.
+_MODULES = {"build_corpus": "build", "iterate_texts": "build", "source_paths": "sources"}
+
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from biomistral.corpus import build
-
-    return getattr(build, name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -27,7 +27,7 @@ from biomistral.artifacts import Draft, Origin
 from biomistral.corpus import filters
 from biomistral.corpus.documents import Document, count_words
 from biomistral.corpus.packing import Packing, pack
-from biomistral.corpus.sources import find_sources, read_documents
+from biomistral.corpus.sources import read_documents, source_paths
 from biomistral.corpus.tokens import DocumentTokenizer, load_tokenizer
 from biomistral.errors import InputError
 from biomistral.models.rows import DOCUMENTS, Row, Split, dtype_for, write_rows
@@ -99,12 +99,6 @@ def iterate_texts(settings: CorpusSettings) -> Iterator[str]:
             yield document.text
     if not kept:
         raise _nothing_kept(settings, dropped)
-
-
-def source_paths(settings: CorpusSettings) -> list[Path]:
-    """All files the corpus is read from, in order: what its fingerprint depends on."""
-    articles, texts = find_sources(settings)
-    return [source.path for source in (*articles, *texts)]
 
 
 def judged(

@@ -50,6 +50,12 @@ def find_sources(settings: CorpusSettings) -> tuple[list[Source], list[Source]]:
     )
 
 
+def source_paths(settings: CorpusSettings) -> list[Path]:
+    """All files a corpus is read from, in order: what its fingerprint depends on."""
+    articles, texts = find_sources(settings)
+    return [source.path for source in (*articles, *texts)]
+
+
 def read_documents(
     settings: CorpusSettings, on_file: Callable[[int, int, str], None] | None = None
 ) -> Iterator[Document]:

@@ -294,7 +294,8 @@ class _Builder:
             needs=needs,
             section="evaluate",
         )
-        made = [key for key in self.steps if key.startswith(("model/", "tokens/"))]
+        listed = self.model_inputs(self._known_models())
+        tokens = [f"tokens/{corpus.name}" for corpus in self.recipe.corpus]
         self.add(
             "report",
             "report",
@@ -308,7 +309,9 @@ class _Builder:
                 corpora={c.name: self.tokens(c.name) for c in self.recipe.corpus},
                 predictions=predictions,
             ),
-            needs=["scores/scores", "questions/benchmark", *made, *needs],
+            needs=["scores/scores", *needs, *listed["needs"], *tokens],
+            sources=listed["sources"],
+            missing=listed["missing"],
             section="report",
         )
 
@@ -328,6 +331,4 @@ def _file_inputs(
             sources[f"files/{name}"] = artifacts.fingerprint_of_files(find())
         except InputError as error:
             missing.append(str(error))
-        except OSError as error:
-            missing.append(f"{error.filename}: cannot be read ({error.strerror})")
     return sources, missing
