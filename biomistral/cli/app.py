@@ -8,15 +8,29 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from biomistral import __version__
 from biomistral.errors import BiomistralError
 
+
+class _Commands(typer.core.TyperGroup):
+    """The commands, interrupted with a word on how to go on."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("\ninterrupted; the same command goes on from here", err=True)
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
     name="biomistral",
+    cls=_Commands,
     help="From a general language model and PubMed Central to a measured suite of medical models.",
     epilog="For research only: nothing made or measured here is fit for the care of patients.",
     no_args_is_help=True,
@@ -39,17 +53,15 @@ Changes = Annotated[
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; ``--traceback`` may stand anywhere in it."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--traceback"]
     try:
-        app()
+        app(arguments)
     except BiomistralError as error:
-        if "--traceback" in sys.argv:
+        if len(arguments) < len(sys.argv[1:]):
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("\ninterrupted; the same command goes on from here", err=True)
-        sys.exit(130)
 
 
 @app.callback(invoke_without_command=True)

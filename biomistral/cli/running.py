@@ -27,13 +27,13 @@ def run(
     recipe_file: Path, out: Path, *, only: Sequence[str], changes: Sequence[str], dry_run: bool
 ) -> None:
     """Plan a recipe and run it, or only show the plan."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)  # brackets in paths are no markup
     recipe = load_recipe(recipe_file, changes=changes)
     root = out / recipe.name
     steps = select(plan(recipe, root), only)
-    verdicts = _judge_all(steps, root)
+    verdicts = {step.key: judge(step, root) for step in steps}
     if dry_run:
-        console.print(_plan_table(steps, verdicts))
+        _show_plan(console, steps, verdicts)
         return
     signal.signal(signal.SIGTERM, _interrupt)
     waiting = sum(verdict.state != "done" for verdict in verdicts.values())
@@ -49,29 +49,22 @@ def run(
     report = root / "report/report/index.html"
     if report.exists():
         console.print(f"Report: {report}", soft_wrap=True)
-    console.print(f"[dim]{ADVISORY}[/dim]")
+    console.print(ADVISORY, style="dim")
 
 
-def _judge_all(steps: Sequence[Step], root: Path) -> dict[str, Verdict]:
-    """What has to run: a step is changed, too, if one it needs is about to be made anew."""
-    return {step.key: judge(step, root) for step in steps}
-
-
-def _plan_table(steps: Iterable[Step], verdicts: dict[str, Verdict]) -> Table:
+def _show_plan(console: Console, steps: Sequence[Step], verdicts: dict[str, Verdict]) -> None:
     table = Table(title="What will run, and why", title_justify="left")
-    for heading in ("step", "state", "why", "needs"):
+    for heading in ("step", "state", "why"):
         table.add_column(heading, overflow="fold")
     for step in steps:
         verdict = verdicts[step.key]
-        why = [verdict.reason, *(f"missing: {problem}" for problem in step.missing)]
-        table.add_row(
-            step.key,
-            _WORDS[verdict.state],
-            "\n".join(filter(None, why)),
-            ", ".join(step.needs),
-            style="dim" if verdict.state == "done" else "",
-        )
-    return table
+        dim = "dim" if verdict.state == "done" else ""
+        table.add_row(step.key, _WORDS[verdict.state], verdict.reason, style=dim)
+    console.print(table)
+    waiting = [step for step in steps if verdicts[step.key].state != "done"]
+    missing = dict.fromkeys(problem for step in waiting for problem in step.missing)
+    for problem in missing:
+        console.print(f"missing: {problem}", soft_wrap=True)
 
 
 def _outcome_table(outcomes: Iterable[Outcome]) -> Table:

@@ -35,13 +35,14 @@ def local_folder(path: str | Path, revision: str | None = None) -> Path:
             "repository as owner/name"
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(str(path), revision=revision, allow_patterns=_WANTED))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ModelError(
             f"{path}: is no folder here and cannot be fetched from the hub "
-            f"({str(error).splitlines()[0]}); check the name, the revision, the network and, for "
+            f"({reason}); check the name, the revision, the network and, for "
             "gated models, your token, or name a folder"
         ) from error
