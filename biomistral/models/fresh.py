@@ -1,9 +1,11 @@
 """Make a model from nothing: a byte-pair tokenizer trained on texts, and random weights.
 
 The tokenizer is of the kind of Mistral 7B v0.1: byte-pair encoding with ``▁`` for blanks, byte
-fallback, ``<unk> <s> </s>`` as ids 0, 1, 2 and ``<s>`` put in front. Unlike that one it has a
-pre-tokenizer (a token never spans two words), which makes it a thousand times faster to train.
-Knows nothing about where texts come from.
+fallback, ``<unk> <s> </s>`` as ids 0, 1, 2 and ``<s>`` put in front. Like that one it takes
+``</s>`` in a text for the control token unless asked to ``split_special_tokens``, and gives back a
+blank for ``▁``. Unlike that one it has a pre-tokenizer: a token never spans two words, which makes
+it a thousand times faster to train, and a punctuation mark is a token of its own, so that ``(A``
+and ``(B`` are cut alike whatever the texts were. Knows nothing about where texts come from.
 """
 
 from __future__ import annotations
@@ -14,51 +16,52 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
 from biomistral.errors import InputError
 from biomistral.recipe.settings import Architecture
 
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>")
+BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> Any:
     """Train a tokenizer of at most ``vocabulary_size`` tokens; the same texts give the same one.
 
-    Raises ``InputError`` if there is no text.
+    Texts are read one at a time. Raises ``InputError`` if they hold no character, or more different
+    ones than the vocabulary has room for.
     """
-    byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
-    tokenizer = Tokenizer(
-        models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True)  # noqa: S106
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.Metaspace(prepend_scheme="first")]
-    )
-    tokenizer.decoder = decoders.Sequence(
-        [
-            decoders.Replace("▁", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
-    )
+    tokenizer = _untrained()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size,
-        special_tokens=[*SPECIAL_TOKENS, *byte_tokens],
+        special_tokens=[*SPECIAL_TOKENS, *BYTE_TOKENS],
         show_progress=False,
     )
-    seen = 0
+    characters: set[str] = set()
 
-    def counted() -> Iterable[str]:
-        nonlocal seen
+    def seen() -> Iterable[str]:
         for text in texts:
-            seen += 1
+            characters.update(text)
             yield text
 
-    tokenizer.train_from_iterator(counted(), trainer)
-    if not seen:
+    tokenizer.train_from_iterator(seen(), trainer)
+    if not characters:
         raise InputError("tokenizer: there is no text to train it on; the corpora are empty")
+    if tokenizer.get_vocab_size() > vocabulary_size:  # the trainer keeps every character it met
+        raise InputError(
+            f"tokenizer: the texts have {len(characters)} different characters, too many for a "
+            f"vocabulary_size of {vocabulary_size}, {len(SPECIAL_TOKENS) + len(BYTE_TOKENS)} of "
+            f"which are control and byte tokens; set it to {tokenizer.get_vocab_size()} or more"
+        )
     tokenizer = _bytes_as_plain_tokens(tokenizer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
@@ -71,6 +74,32 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> Any:
         eos_token="</s>",  # noqa: S106
         clean_up_tokenization_spaces=False,
     )
+
+
+def _untrained() -> Tokenizer:
+    """How texts are cut into pieces that merges stay inside, and how tokens become text again."""
+    tokenizer = Tokenizer(
+        models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True)  # noqa: S106
+    )
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split("\n", "isolated"),
+            pre_tokenizers.Split("▁", "merged_with_next"),
+            pre_tokenizers.Punctuation("isolated"),
+        ]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    return tokenizer
 
 
 def _bytes_as_plain_tokens(tokenizer: Tokenizer) -> Tokenizer:
@@ -92,7 +121,7 @@ def fresh_model(architecture: Architecture, tokenizer: Any, *, seed: int) -> Mis
         dtype="float32",
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs, too
         return MistralForCausalLM(config)
 
 
