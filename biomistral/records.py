@@ -166,8 +166,9 @@ def read_records(path: Path, record_type: type[Record]) -> Iterator[Record]:
 
     try:
         table = pq.read_table(path)
-    except (FileNotFoundError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path}: cannot be read as Parquet ({error})") from None
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: cannot be read as Parquet ({reason})") from None
     names = [field.name for field in fields(record_type)]
     if missing := set(names) - set(table.column_names):
         raise InputError(f"{path}: lacks the columns {sorted(missing)} of {record_type.__name__}")
