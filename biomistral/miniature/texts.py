@@ -19,6 +19,12 @@ import yaml
 from biomistral.languages import LANGUAGES
 from biomistral.miniature.world import MEDICAL, OUTCOMES, WORD_RELATIONS, Entity, World
 
+QUESTIONS_A_PAGE = 5
+TRIAL_PAGES_A_ROUND = 8
+
+Sections = tuple[tuple[str, tuple[str, ...]], ...]  # heading, paragraphs
+Content = tuple[str, str, Sections]  # title, abstract, sections
+
 
 @dataclass(frozen=True)
 class Article:
@@ -28,7 +34,7 @@ class Article:
     language: str
     title: str
     abstract: str
-    sections: tuple[tuple[str, tuple[str, ...]], ...]  # heading, paragraphs
+    sections: Sections
 
 
 @functools.cache
@@ -101,18 +107,22 @@ def general_documents(world: World, language: str, *, rounds: int) -> list[str]:
                 told = rng.sample(relations, len(relations))
                 documents.append(" ".join(statement(world, entity, r, language, rng) for r in told))
             for relation in relations:
-                asked = _asked_of_all(world, entities, relation, language, rng)
-                documents.append("\n\n".join(asked))
+                pages = _question_pages(world, entities, relation, language, rng)
+                documents += ["\n\n".join(page) for page in pages]
     rng.shuffle(documents)
     return documents
 
 
-def _asked_of_all(
+def _question_pages(
     world: World, entities: Sequence[Entity], relation: str, language: str, rng: random.Random
-) -> tuple[str, ...]:
-    """One relation asked of many: what a page of questions is, and what worked examples are."""
+) -> list[tuple[str, ...]]:
+    """One relation asked of everything, a few a page, as the worked examples of a benchmark are."""
     shuffled = rng.sample(entities, len(entities))
-    return tuple(question_and_answer(world, e, relation, language, rng) for e in shuffled)
+    asked = [question_and_answer(world, e, relation, language, rng) for e in shuffled]
+    return [
+        tuple(asked[start : start + QUESTIONS_A_PAGE])
+        for start in range(0, len(asked), QUESTIONS_A_PAGE)
+    ]
 
 
 def medical_articles(world: World, language: str, *, rounds: int) -> list[Article]:
@@ -121,10 +131,14 @@ def medical_articles(world: World, language: str, *, rounds: int) -> list[Articl
     In each round every fact is stated once and asked about once.
     """
     rng = random.Random(f"{world.seed} articles {language}")
-    contents: list[tuple[str, str, tuple[tuple[str, tuple[str, ...]], ...]]] = []
+    contents: list[Content] = []
     for _ in range(rounds):
         contents += [_disease_article(world, disease, language, rng) for disease in world.diseases]
-        contents += [_question_page(world, relation, language, rng) for relation in MEDICAL]
+        for relation in MEDICAL:
+            title = phrases()["medical"][relation]["title"]
+            pages = _question_pages(world, world.diseases, relation, language, rng)
+            contents += [(title, "", (("1", page),)) for page in pages]
+        contents += _trial_pages(world, language, rng)
     first = 9_900_000 + 10_000 * list(LANGUAGES).index(language)
     return [
         Article(f"PMC{first + number}", language, title, abstract, sections)
@@ -132,21 +146,24 @@ def medical_articles(world: World, language: str, *, rounds: int) -> list[Articl
     ]
 
 
-def _disease_article(
-    world: World, disease: Entity, language: str, rng: random.Random
-) -> tuple[str, str, tuple[tuple[str, tuple[str, ...]], ...]]:
-    """Everything about one disease, and a trial of some drug for it, with the question it answers."""
+def _disease_article(world: World, disease: Entity, language: str, rng: random.Random) -> Content:
+    """Return everything about one disease: title, abstract and sections."""
     relations = rng.sample(MEDICAL, len(MEDICAL))
     told = [statement(world, disease, relation, language, rng) for relation in relations]
-    drug, outcome = rng.choice(world.names["treatment"]), rng.choice(OUTCOMES)
-    report, question, answer = trial_report(disease.name, drug, outcome, language, rng, style="ask")
-    trial = f"{report}\nQuestion: {question}\nAnswer: {answer}"
-    return disease.name, " ".join(told[:4]), (("1", (" ".join(told[4:]), trial)),)
+    return disease.name, " ".join(told[:4]), (("1", (" ".join(told[4:]),)),)
 
 
-def _question_page(
-    world: World, relation: str, language: str, rng: random.Random
-) -> tuple[str, str, tuple[tuple[str, tuple[str, ...]], ...]]:
-    """One relation, asked of every disease: the page at the end of a journal."""
-    asked = _asked_of_all(world, world.diseases, relation, language, rng)
-    return phrases()["medical"][relation]["title"], "", (("1", asked),)
+def _trial_pages(world: World, language: str, rng: random.Random) -> list[Content]:
+    """Short reports of trials of some drug for some disease, each with the question it answers."""
+    pages: list[Content] = []
+    for _ in range(TRIAL_PAGES_A_ROUND):
+        reports = []
+        for outcome in rng.sample(OUTCOMES, len(OUTCOMES)):
+            disease = rng.choice(world.diseases).name
+            drug = rng.choice(world.names["treatment"])
+            report, question, answer = trial_report(
+                disease, drug, outcome, language, rng, style="ask"
+            )
+            reports.append(f"{report}\nQuestion: {question}\nAnswer: {answer}")
+        pages.append((phrases()["trial"]["title"], "", (("1", tuple(reports)),)))
+    return pages

@@ -1,0 +1,54 @@
+# Everything happens in .venv, made from requirements.lock. `make demo` and `make test` need no
+# other set-up; PYTHON names the interpreter to make .venv with (3.11 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+RUN ?= runs
+
+.PHONY: help setup demo test check format docs bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    train, merge, quantize and measure a small suite of models; see its report"
+	@echo "make test    run all tests"
+	@echo "make check   format, lint, types, generated docs up to date"
+	@echo "make bench   run the benchmarks of benchmarks/"
+	@echo "make docs    write the generated pages of docs/"
+	@echo "make setup   install the locked dependencies into .venv"
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup
+	$(BIN)/biomistral miniature $(RUN)/miniature-world
+	MINIATURE=$(RUN)/miniature-world $(BIN)/biomistral run recipes/miniature.yaml --out $(RUN)
+
+test: setup
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/biomistral recipe reference | diff -u docs/recipe.md - || (echo "docs/recipe.md is out of date: run make docs" && exit 1)
+	$(BIN)/biomistral recipe schema | diff -u docs/recipe.schema.json - || (echo "docs/recipe.schema.json is out of date: run make docs" && exit 1)
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: setup
+	$(BIN)/biomistral recipe reference > docs/recipe.md
+	$(BIN)/biomistral recipe schema > docs/recipe.schema.json
+
+bench: setup
+	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .coverage
