@@ -48,6 +48,13 @@ SECTIONS: tuple[tuple[str, tuple[type[Settings], ...]], ...] = (
     ("benchmark", (settings.BenchmarkSettings,)),
     ("evaluate", (settings.EvaluateSettings, settings.EnsembleSettings)),
 )
+# Lists of which a single entry may be written without brackets.
+_ONE_NEEDS_NO_LIST: tuple[tuple[type[Settings], str], ...] = (
+    (Recipe, "corpus"),
+    (settings.CorpusSettings, "articles"),
+    (settings.CorpusSettings, "texts"),
+    (settings.EvaluateSettings, "scoring"),
+)
 
 
 def schema() -> str:
@@ -55,10 +62,11 @@ def schema() -> str:
     document = Recipe.model_json_schema()
     document["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     document["title"] = "biomistral recipe"
-    corpus = document["properties"]["corpus"]
-    entry = corpus.pop("items")
-    corpus["anyOf"] = [entry, {"type": "array", "items": entry}]
-    corpus.pop("type", None)
+    for cls, key in _ONE_NEEDS_NO_LIST:
+        definition = document if cls is Recipe else document["$defs"][cls.__name__]
+        rule = definition["properties"][key]
+        whole = {name: rule.pop(name) for name in ("type", "items", "minItems") if name in rule}
+        rule["anyOf"] = [whole["items"], whole]
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -142,7 +150,7 @@ def _explain_model(model: pydantic.BaseModel, indent: int) -> Iterator[str]:
         elif isinstance(value, dict) and value:
             yield f"{pad}{name}:{comment}"
             for key, item in value.items():
-                yield f"{pad}  {key}:"
+                yield f"{pad}  {_key(key)}:"
                 yield from _explain_model(item, indent + 2)
         elif isinstance(value, list) and any(isinstance(v, pydantic.BaseModel) for v in value):
             yield f"{pad}{name}:{comment}"
@@ -152,3 +160,9 @@ def _explain_model(model: pydantic.BaseModel, indent: int) -> Iterator[str]:
                 yield from lines[1:]
         else:
             yield f"{pad}{name}: {json.dumps(value, ensure_ascii=False)}{comment}"
+
+
+def _key(name: str) -> str:
+    """A name as a key of YAML: in quotes if it could be read as a number, a truth or nothing."""
+    plain = name[0].isalpha() and name.lower() not in {"true", "false", "null"}
+    return name if plain else json.dumps(name)

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import itertools
+
+from biomistral.recipe import links
+
+MODELS = "name: x\nmodels: {a: {path: o/m}, b: {path: o/n}}\n"
+
+
+def _slerp(name: str, base: str, other: str) -> str:
+    return f"{{name: {name}, method: slerp, base: {base}, models: [{{model: {other}}}], t: 0.5}}"
+
+
+def test_every_entry_that_makes_a_model_is_found_with_its_path(parse, whole: str) -> None:  # type: ignore[no-untyped-def]
+    recipe = parse(whole)
+    assert [(path, entry.name) for path, entry in links.model_entries(recipe)] == [
+        ("pretrain[0]", "medical"),
+        ("merge[0]", "medical-slerp"),
+        ("merge[1]", "medical-dare"),
+        ("quantize[0]", "medical-awq"),
+    ]
+
+
+def test_models_used_are_base_and_sources_without_repeats(parse) -> None:  # type: ignore[no-untyped-def]
+    recipe = parse(
+        MODELS + "merge:\n"
+        f"  - {_slerp('m', 'a', 'b')}\n"
+        "  - {name: n, method: linear, models: [{model: b}, {model: a}, {model: b}]}\n"
+        "quantize: [{name: q, method: bitsandbytes, bits: 4, model: m}]\n"
+    )
+    used = {entry.name: links.models_used(entry) for _, entry in links.model_entries(recipe)}
+    assert used == {"m": ["a", "b"], "n": ["b", "a"], "q": ["m"]}
+
+
+def test_the_only_corpus_needs_no_name(parse) -> None:  # type: ignore[no-untyped-def]
+    one = parse("name: x\nmodels: {a: {path: o/m}}\ncorpus: {texts: t.txt}")
+    assert links.corpus_named(one, None) is one.corpus[0]
+    two = parse(
+        "name: x\nmodels: {a: {path: o/m}}\n"
+        "corpus: [{name: c, texts: t.txt}, {name: d, texts: t.txt}]"
+    )
+    assert links.corpus_named(two, None) is None
+    assert links.corpus_named(two, "d") is two.corpus[1]
+    assert links.corpus_named(two, "e") is None
+
+
+# --- which tokenizer cuts a corpus ----------------------------------------------------------------
+
+CORPUS = MODELS + "corpus: {texts: t.txt%s}\n"
+
+
+def test_the_only_model_cuts(parse) -> None:  # type: ignore[no-untyped-def]
+    recipe = parse("name: x\nmodels: {a: {path: o/m}}\ncorpus: {texts: t.txt}")
+    assert links.tokenizer_model(recipe, recipe.corpus[0]) == "a"
+
+
+def test_the_declared_model_behind_the_first_training_on_it_cuts(parse) -> None:  # type: ignore[no-untyped-def]
+    recipe = parse(
+        CORPUS % "" + f"merge: [{_slerp('m', 'b', 'a')}]\n"
+        "pretrain: [{name: p, model: m}, {name: q, model: a}]\n"
+    )
+    assert links.tokenizer_model(recipe, recipe.corpus[0]) == "b", "p <- m <- its base b"
+
+
+def test_the_named_model_cuts_and_is_followed_back(parse) -> None:  # type: ignore[no-untyped-def]
+    recipe = parse(CORPUS % ", tokenizer: p" + "pretrain: [{name: p, model: b}]")
+    assert links.tokenizer_model(recipe, recipe.corpus[0]) == "b"
+
+
+def test_a_corpus_that_nothing_trains_on_must_say_which_of_two_cuts(problems) -> None:  # type: ignore[no-untyped-def]
+    (said,) = problems(CORPUS % "")
+    assert said.startswith("corpus[0].tokenizer: nothing says which tokenizer cuts 'corpus'; name")
+    assert problems(CORPUS % ", tokenizer: a") == []
+
+
+def test_a_misspelt_tokenizer_is_compared_with_the_models(problems) -> None:  # type: ignore[no-untyped-def]
+    assert problems(CORPUS % ", tokenizer: aa") == [
+        "corpus[0].tokenizer: there is no model 'aa'; did you mean \"a\"? (there is: a, b)"
+    ]
+
+
+# --- what does not hang together ------------------------------------------------------------------
+
+
+def test_one_unknown_model_is_one_problem(problems) -> None:  # type: ignore[no-untyped-def]
+    said = problems(CORPUS % "" + "pretrain: [{name: p, model: aa}]")
+    assert said == ["pretrain[0]: there is no model 'aa'; did you mean \"a\"? (there is: a, b, p)"]
+
+
+def test_unknown_names_are_told_wherever_they_stand(problems) -> None:  # type: ignore[no-untyped-def]
+    said = problems(
+        MODELS + "corpus: {name: c, texts: t.txt, tokenizer: a}\n"
+        "pretrain: [{name: p, model: a, corpus: cc}]\n"
+        f"merge: [{_slerp('m', 'x1', 'x2')}]\n"
+        "quantize: [{name: q, method: awq, model: m, corpus: d}]\n"
+        "evaluate: {models: [a, zz], ensembles: [{name: e, models: [a, b]}]}\n"
+    )
+    assert [line.split(";")[0].split(" (")[0] for line in said] == [
+        "merge[0]: there is no model 'x1'",
+        "merge[0]: there is no model 'x2'",
+        "pretrain[0].corpus: there is no corpus 'cc'",
+        "quantize[0].corpus: there is no corpus 'd'",
+        "evaluate.models: there is no model 'zz'",
+        "evaluate.ensembles[0]: there is no evaluated model 'b'",
+    ]
+
+
+def test_a_corpus_to_choose_must_be_named(problems) -> None:  # type: ignore[no-untyped-def]
+    none = problems(MODELS + "pretrain: [{name: p, model: a}]")
+    assert none == ["pretrain[0].corpus: is missing, and there are 0 corpora to choose from"]
+    two = problems(
+        MODELS + "corpus: [{name: c, texts: t, tokenizer: a}, {name: d, texts: t, tokenizer: a}]\n"
+        "quantize: [{name: q, method: awq, model: a}]"
+    )
+    assert two == ["quantize[0].corpus: is missing, and there are 2 corpora to choose from"]
+
+
+def test_a_tokenizer_is_trained_on_corpora_that_are_there(problems) -> None:  # type: ignore[no-untyped-def]
+    said = problems(
+        "name: x\nmodels:\n  f:\n    architecture: {hidden_size: 8, intermediate_size: 8, "
+        "num_hidden_layers: 1, num_attention_heads: 1, num_key_value_heads: 1}\n"
+        "    tokenizer: {corpora: [d], vocabulary_size: 300}\n"
+    )
+    (sentence,) = said
+    assert "models.f.tokenizer.corpora: there is no corpus 'd'" in sentence
+    assert "(there is: none, the recipe declares no corpus)" in sentence
+
+
+def test_a_name_used_twice_is_told_once(problems) -> None:  # type: ignore[no-untyped-def]
+    said = problems(
+        MODELS + "corpus: [{name: c, texts: t, tokenizer: a}, {name: c, texts: t, tokenizer: a}]\n"
+        f"merge: [{_slerp('a', 'a', 'b')}, {_slerp('m', 'a', 'b')}]\n"
+        "evaluate: {models: [a, b], ensembles: [{name: b, models: [a, b]}]}\n"
+    )
+    assert [line for line in said if "is used" in line] == [
+        "the model name 'a' is used 2 times; names are unique",
+        "the model name 'b' is used 2 times; names are unique",
+        "the corpus name 'c' is used 2 times; names are unique",
+    ]
+
+
+def test_a_circle_is_told_once_with_its_way(problems) -> None:  # type: ignore[no-untyped-def]
+    said = problems(
+        MODELS + f"merge: [{_slerp('m', 'a', 'n')}, {_slerp('n', 'o', 'b')}, "
+        f"{_slerp('o', 'b', 'm')}, {_slerp('p', 'm', 'a')}]"
+    )
+    assert said == ["models are made from each other in a circle: m <- n <- o <- m"]
+
+
+def test_a_model_made_from_itself_is_a_circle(problems) -> None:  # type: ignore[no-untyped-def]
+    said = problems(MODELS + f"merge: [{_slerp('m', 'm', 'a')}]")
+    assert said == ["models are made from each other in a circle: m <- m"]
+
+
+def test_a_long_chain_is_no_circle(problems) -> None:  # type: ignore[no-untyped-def]
+    names = ["a", *(f"m{index}" for index in range(300))]
+    chain = "".join(f"  - {_slerp(n, o, 'b')}\n" for o, n in itertools.pairwise(names))
+    assert problems(MODELS + "merge:\n" + chain) == []
