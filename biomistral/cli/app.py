@@ -6,6 +6,7 @@ Anything else is a bug of ours and shows its traceback.
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,6 +55,7 @@ Changes = Annotated[
 
 def main() -> None:
     """Run the command line; ``--traceback`` may stand anywhere in it."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # says a line for every layer
     arguments = [argument for argument in sys.argv[1:] if argument != "--traceback"]
     try:
         app(arguments)

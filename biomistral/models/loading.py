@@ -57,7 +57,6 @@ def load_model(
     method = quantization.get("quant_method")
     if method == "bitsandbytes":
         require("bitsandbytes", extra="quantization", purpose=f"the quantized checkpoint {path}")
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a line for every layer it runs
     if method == "awq" and importlib.util.find_spec("gptqmodel") is None:
         model = _own_awq(path, folder, precision)
     else:
