@@ -68,3 +68,11 @@ def make_model(tmp_path_factory, tokenizer):  # type: ignore[no-untyped-def]
 def tiny_model(make_model) -> Path:  # type: ignore[no-untyped-def]
     """Folder of a tiny random model with its tokenizer. Read only."""
     return make_model(0)
+
+
+@pytest.fixture(scope="session")
+def miniature_world(tmp_path_factory) -> Path:  # type: ignore[no-untyped-def]
+    """Folder of the invented world, as the command line writes it. Read only."""
+    from biomistral.miniature import make_miniature
+
+    return make_miniature(tmp_path_factory.mktemp("miniature") / "world")

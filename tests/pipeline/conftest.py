@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from biomistral.recipe import Recipe, parse_recipe
+
+# One step of every kind, each as small as it can be.
+SMALL = """
+name: small
+seed: 3
+models:
+  blank:
+    architecture:
+      hidden_size: 32
+      intermediate_size: 64
+      num_hidden_layers: 1
+      num_attention_heads: 2
+      num_key_value_heads: 2
+      max_position_embeddings: 1024
+    tokenizer: {corpora: [general], vocabulary_size: 400}
+corpus:
+  - {name: general, texts: "${WORLD}/general/en.jsonl", sequence_length: 64, minimum_words: 5}
+  - name: articles
+    articles: ${WORLD}/articles/fr/*.xml
+    sequence_length: 64
+    minimum_words: 5
+    held_out_fraction: 0.2
+pretrain:
+  - {name: base, model: blank, corpus: general, epochs: 0.02, rows_per_step: 4, precision: float32}
+  - {name: medical, model: base, corpus: articles, epochs: 0.05, rows_per_step: 4, precision: float32}
+merge:
+  - {name: slerp, method: slerp, base: base, models: [{model: medical}], t: 0.5}
+  - {name: dare, method: dare_ties, base: base, models: [{model: medical, density: 0.5}]}
+quantize:
+  - {name: bnb, model: medical, method: bitsandbytes, bits: 8}
+  - {name: awq, model: medical, method: awq, group_size: 16, corpus: articles, calibration_rows: 2}
+benchmark: {data: "${WORLD}/benchmark"}
+evaluate:
+  models: [base, medical, slerp, dare, bnb, awq]
+  tasks: [treatment, trial]
+  languages: [en, fr]
+  shots: 1
+  seeds: [1]
+  scoring: [letter, cloze]
+  limit: 4
+  precision: float32
+  ensembles: [{name: both, models: [base, medical]}]
+"""
+
+
+@pytest.fixture(scope="session")
+def small_text() -> str:
+    """The recipe with one step of every kind, as text; ``WORLD`` is the folder of its data."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def world(miniature_world: Path, tmp_path_factory) -> Path:  # type: ignore[no-untyped-def]
+    """Only those files of the invented world that the small recipe reads. Read only."""
+    folder: Path = tmp_path_factory.mktemp("small") / "world"
+    (folder / "general").mkdir(parents=True)
+    shutil.copy(miniature_world / "general/en.jsonl", folder / "general")
+    shutil.copytree(miniature_world / "articles/fr", folder / "articles/fr")
+    for task in ("treatment", "trial"):
+        shutil.copytree(miniature_world / "benchmark" / task, folder / "benchmark" / task)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small(world: Path) -> Callable[..., Recipe]:
+    """Return a function that parses the small recipe with changes."""
+
+    def parse(*changes: str, data: Path = world, text: str = SMALL) -> Recipe:
+        return parse_recipe(text, changes=changes, environment={"WORLD": str(data)})
+
+    return parse

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from biomistral.pipeline import Step, plan
+from biomistral.pipeline.plan import STEP_VERSIONS
+from biomistral.recipe import parse_recipe
+
+# Keys of the small recipe, in words.
+AFTER_MEDICAL = {f"model/{name}" for name in ("medical", "slerp", "dare", "bnb", "awq")}
+PREDICTIONS = {
+    f"predictions/{name}" for name in ("base", "medical", "slerp", "dare", "bnb", "awq", "both")
+}
+RESULTS = {"scores/scores", "report/report"}
+QUESTIONS = {"questions/benchmark"}
+MADE_OF_TEXT = {"model/blank", "tokens/general", "tokens/articles", "model/base", *AFTER_MEDICAL}
+EVERYTHING = MADE_OF_TEXT | QUESTIONS | PREDICTIONS | RESULTS
+
+
+@pytest.fixture
+def fingerprints(small, tmp_path):  # type: ignore[no-untyped-def]
+    """Return a function: changes of the small recipe -> fingerprint of every step."""
+
+    def of(*changes: str, **given):  # type: ignore[no-untyped-def]
+        steps = plan(small(*changes, **given), tmp_path / "run")
+        return {step.key: step.origin.fingerprint for step in steps}
+
+    return of
+
+
+def _changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+
+
+# --- order ----------------------------------------------------------------------------------------
+
+
+def test_the_small_recipe_has_one_step_for_each_artefact(small, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    assert {step.key for step in plan(small(), tmp_path)} == EVERYTHING
+
+
+def test_every_step_comes_after_what_it_needs(small, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    seen: set[str] = set()
+    for step in plan(small(), tmp_path):
+        assert seen.issuperset(step.needs), step.key
+        assert step.key not in seen
+        seen.add(step.key)
+
+
+def test_entries_may_stand_in_any_order(tmp_path: Path) -> None:
+    text = (
+        "name: x\nmodels: {a: {path: o/m}, b: {path: o/n}}\nmerge:\n"
+        "  - {name: third, method: slerp, base: a, models: [{model: second}], t: 1}\n"
+        "  - {name: second, method: slerp, base: a, models: [{model: first}], t: 1}\n"
+        "  - {name: first, method: slerp, base: a, models: [{model: b}], t: 1}\n"
+    )
+    steps = plan(parse_recipe(text), tmp_path)
+    assert [step.name for step in steps] == ["first", "second", "third"]
+
+
+def test_a_part_of_a_recipe_is_a_recipe(tmp_path: Path) -> None:
+    assert plan(parse_recipe("name: x"), tmp_path) == []
+    merge_only = parse_recipe(
+        "name: x\nmodels: {a: {path: o/m}, b: {path: o/n}}\n"
+        "merge: [{name: m, method: slerp, base: a, models: [{model: b}], t: 0.5}]"
+    )
+    assert [step.key for step in plan(merge_only, tmp_path)] == ["model/m"]
+
+
+def test_what_a_step_needs_is_among_its_inputs(small, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    steps = {step.key: step for step in plan(small(), tmp_path)}
+    for step in steps.values():
+        for key in step.needs:
+            assert step.origin.inputs[key] == steps[key].origin.fingerprint
+    assert "files/questions" in steps["questions/benchmark"].origin.inputs
+    assert "files/articles" in steps["tokens/articles"].origin.inputs
+
+
+def test_the_calibration_rows_of_awq_are_an_input_and_bitsandbytes_has_none(  # type: ignore[no-untyped-def]
+    small, tmp_path: Path
+) -> None:
+    steps = {step.key: step for step in plan(small(), tmp_path)}
+    assert steps["model/awq"].needs == ("model/medical", "tokens/articles")
+    assert steps["model/bnb"].needs == ("model/medical",)
+
+
+# --- fingerprints ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("seed=3", set()),
+        ("evaluate.batch_tokens=64", set()),
+        ("pretrain.medical.save_every_steps=7", set()),
+        (
+            "pretrain.medical.learning_rate=5e-4",
+            AFTER_MEDICAL | (PREDICTIONS - {"predictions/base"}) | RESULTS,
+        ),
+        ("merge.slerp.t=0.25", {"model/slerp", "predictions/slerp"} | RESULTS),
+        ("quantize.bnb.bits=4", {"model/bnb", "predictions/bnb"} | RESULTS),
+        ("quantize.awq.calibration_rows=3", {"model/awq", "predictions/awq"} | RESULTS),
+        ("evaluate.shots=2", QUESTIONS | PREDICTIONS | RESULTS),
+        ("evaluate.limit=3", QUESTIONS | PREDICTIONS | RESULTS),
+        ("evaluate.languages=[en]", QUESTIONS | PREDICTIONS | RESULTS),
+        ("evaluate.scoring=letter", PREDICTIONS | RESULTS),
+        ("evaluate.precision=bfloat16", PREDICTIONS | RESULTS),
+        (
+            "corpus.articles.licences=[CC-BY]",
+            {"tokens/articles"} | AFTER_MEDICAL | (PREDICTIONS - {"predictions/base"}) | RESULTS,
+        ),
+        ("corpus.general.minimum_words=6", EVERYTHING - QUESTIONS),
+        ("models.blank.tokenizer.vocabulary_size=401", EVERYTHING - QUESTIONS),
+        ("seed=4", EVERYTHING - QUESTIONS),
+        ("name=other", {"report/report"}),
+        ("evaluate.ensembles.both.models=[base, slerp]", {"predictions/both"} | RESULTS),
+        ("evaluate.ensembles=[]", {"predictions/both"} | RESULTS),
+        ("evaluate.models=[base, medical]", {
+            f"predictions/{name}" for name in ("slerp", "dare", "bnb", "awq")
+        } | RESULTS),
+    ],
+)  # fmt: skip
+def test_a_change_reaches_exactly_what_depends_on_it(change: str, expected, fingerprints) -> None:  # type: ignore[no-untyped-def]
+    assert _changed(fingerprints(), fingerprints(change)) == expected
+
+
+def test_one_more_model_leaves_the_answers_of_the_others_alone(  # type: ignore[no-untyped-def]
+    fingerprints, small_text: str
+) -> None:
+    entry = "  - {name: more, method: slerp, base: base, models: [{model: medical}], t: 0.9}\n"
+    text = small_text.replace("quantize:\n", f"{entry}quantize:\n")
+    after = fingerprints("evaluate.models=[base, medical, slerp, dare, bnb, awq, more]", text=text)
+    expected = {"model/more", "predictions/more", *RESULTS}
+    assert _changed(fingerprints(), after) == expected
+
+
+def test_two_entries_alike_in_all_but_the_name_are_two_steps(fingerprints, small_text: str) -> None:  # type: ignore[no-untyped-def]
+    entry = "  - {name: again, method: slerp, base: base, models: [{model: medical}], t: 0.5}\n"
+    after = fingerprints(text=small_text.replace("quantize:\n", f"{entry}quantize:\n"))
+    assert "model/again" in after
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("articles/fr", {"tokens/articles"} | AFTER_MEDICAL),
+        ("general", EVERYTHING - QUESTIONS - PREDICTIONS - RESULTS),
+        ("benchmark/trial/fr", QUESTIONS),
+        ("benchmark/trial/de", set()),
+    ],
+)
+def test_a_changed_file_is_seen_by_the_step_that_reads_it(  # type: ignore[no-untyped-def]
+    file: str, expected: set[str], fingerprints, world: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "world"
+    shutil.copytree(world, copy)
+    before = fingerprints(data=copy)
+    changed = next(path for path in sorted((copy / file).rglob("*")) if path.is_file())
+    changed.write_bytes(changed.read_bytes() + b"\n")
+    seen = _changed(before, fingerprints(data=copy)) - PREDICTIONS - RESULTS
+    # A place in a pattern is part of the settings; data that was moved is made anew, knowingly.
+    assert seen == expected
+
+
+def test_a_new_file_that_a_pattern_matches_is_seen(
+    fingerprints, world: Path, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    copy = tmp_path / "world"
+    shutil.copytree(world, copy)
+    before = fingerprints(data=copy)
+    (copy / "articles/fr/new.xml").write_text("<article/>")
+    assert "tokens/articles" in _changed(before, fingerprints(data=copy))
+
+
+@pytest.mark.parametrize("code", sorted(STEP_VERSIONS))
+def test_a_new_version_of_a_steps_code_makes_it_again(  # type: ignore[no-untyped-def]
+    code: str, fingerprints, monkeypatch
+) -> None:
+    before = fingerprints()
+    module = sys.modules[plan.__module__]  # its name is that of the function, too
+    monkeypatch.setattr(module, "STEP_VERSIONS", {**STEP_VERSIONS, code: 99})
+    assert _changed(before, fingerprints())
+
+
+# --- models that exist ----------------------------------------------------------------------------
+
+STORED = (
+    "name: x\nmodels: {a: {path: '%s'}, b: {path: o/n, revision: abc}, c: {path: gone/far/away}}\n"
+    "merge: [{name: m, method: slerp, base: a, models: [{model: b}], t: 0.5}]"
+)
+
+
+def test_a_stored_model_counts_by_its_files_and_a_hub_model_by_name_and_revision(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+
+    def merged(text: str) -> Step:
+        (step,) = plan(parse_recipe(text), tmp_path / "run")
+        return step
+
+    before = merged(STORED % folder)
+    assert before.origin.inputs.keys() == {"model/a", "model/b"}
+    assert before.needs == ()
+    assert before.missing == ()
+    other_revision = merged((STORED % folder).replace("abc", "abd"))
+    assert _differing(before, other_revision) == {"model/b"}
+    (folder / "config.json").write_text("{ }")
+    assert _differing(before, merged(STORED % folder)) == {"model/a"}
+
+
+def _differing(one: Step, two: Step) -> set[str]:
+    return {key for key, value in one.origin.inputs.items() if two.origin.inputs[key] != value}
+
+
+def test_planning_a_hub_model_loads_no_library_and_asks_no_network(tmp_path: Path) -> None:
+    program = (
+        "import sys, socket\n"
+        "def refuse(*_): sys.exit('the network was asked')\n"
+        "socket.socket.connect = socket.getaddrinfo = refuse\n"
+        "from pathlib import Path\n"
+        "from biomistral.pipeline import plan\n"
+        "from biomistral.recipe import parse_recipe\n"
+        "steps = plan(parse_recipe(sys.argv[1]), Path(sys.argv[2]))\n"
+        "heavy = ('torch', 'transformers', 'datasets', 'matplotlib', 'huggingface_hub')\n"
+        "print(len(steps), [name for name in heavy if name in sys.modules])\n"
+    )
+    recipe = (
+        "name: x\nmodels: {a: {path: somebody/Model-7B}}\ncorpus: {articles: no/*.xml}\n"
+        "pretrain: [{name: p, model: a}]\nevaluate: {models: [a, p]}\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", program, recipe, tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"},
+    )
+    assert finished.stdout == "7 []\n", finished.stderr
+
+
+# --- what is not there ----------------------------------------------------------------------------
+
+
+def test_missing_data_is_noted_with_the_step_that_reads_it(small, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    steps = plan(small(data=tmp_path / "nowhere"), tmp_path / "run")
+    missing = {step.key: step.missing for step in steps if step.missing}
+    assert missing.keys() == {
+        "model/blank",
+        "tokens/general",
+        "tokens/articles",
+        "questions/benchmark",
+    }
+    assert "nowhere/articles/fr/*.xml" in missing["tokens/articles"][0]
+
+
+def test_a_missing_model_that_is_only_listed_is_noted_before_the_report_is_due(
+    tmp_path: Path,
+) -> None:
+    text = STORED % tmp_path + "\nevaluate: {models: [a], tasks: all}"
+    steps = {step.key: step for step in plan(parse_recipe(text), tmp_path / "run")}
+    assert steps["report/report"].missing == ("gone/far/away: there is no such model folder",)
+    assert steps["predictions/a"].missing == ()
+
+
+def test_an_unknown_task_is_noted_with_the_known_ones(small, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    steps = {step.key: step for step in plan(small("evaluate.tasks=[treatmint]"), tmp_path)}
+    (sentence,) = steps["questions/benchmark"].missing
+    assert "treatmint" in sentence
+    assert 'did you mean "treatment"' in sentence
