@@ -1,0 +1,65 @@
+"""The held-out loss is the mean over tokens, whatever the batches."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from biomistral.models.loading import load_model
+from biomistral.models.rows import PackedRows, Row, write_rows
+from biomistral.training.held_out import held_out_loss
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return load_model(tiny_model, precision="float32", device=torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def rows(make_tokens):
+    return PackedRows(make_tokens(1, 7), "held_out")
+
+
+def loss_document_by_document(model, rows) -> float:
+    nats, num_tokens = 0.0, 0
+    for ids, lengths in rows:
+        start = 0
+        for length in lengths:
+            piece = torch.from_numpy(ids[start : start + length])
+            with torch.no_grad():
+                logs = model(piece[None], use_cache=False).logits[0].log_softmax(-1)
+            nats -= float(logs[:-1].gather(1, piece[1:, None]).sum())
+            num_tokens += length - 1
+            start += length
+    return nats / num_tokens
+
+
+@pytest.mark.parametrize("rows_per_batch", [1, 3, 7, 100])
+def test_it_is_the_mean_over_tokens_however_batched(model, rows, rows_per_batch):
+    loss = held_out_loss(model, rows, rows_per_batch=rows_per_batch)
+    assert loss == pytest.approx(loss_document_by_document(model, rows), abs=1e-5)
+
+
+def test_across_documents_more_tokens_are_asked_for(model, rows):
+    apart = held_out_loss(model, rows, rows_per_batch=4)
+    across = held_out_loss(model, rows, rows_per_batch=4, cross_document=True)
+    assert across != pytest.approx(apart, abs=1e-4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_is_left_as_it_came(model, rows, training):
+    model.train(training)
+    before = torch.random.get_rng_state()
+    held_out_loss(model, rows, rows_per_batch=4)
+    assert model.training is training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_batch_in_which_nothing_is_predicted_counts_for_nothing(model, tmp_path):
+    only_starts = Row((np.array([1]), np.array([1])), (0, 1))
+    write_rows(tmp_path, [], [only_starts], sequence_length=8, vocabulary_size=300, eos_id=2)
+    assert math.isnan(held_out_loss(model, PackedRows(tmp_path, "held_out"), rows_per_batch=1))
