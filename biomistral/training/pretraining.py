@@ -25,7 +25,13 @@ from biomistral import artifacts
 from biomistral.artifacts import Origin
 from biomistral.errors import InputError, ModelError
 from biomistral.models.cards import Card, write_card
-from biomistral.models.loading import load_model, load_tokenizer, pick_device, quiet_transformers
+from biomistral.models.loading import (
+    Precision,
+    load_model,
+    load_tokenizer,
+    pick_device,
+    quiet_transformers,
+)
 from biomistral.models.rows import PackedRows
 from biomistral.progress import Progress, ignore
 from biomistral.recipe.settings import PretrainSettings
@@ -63,7 +69,8 @@ def pretrain(
     origin = origin or _origin_of_files(settings, model, corpus, seed)
     with artifacts.create(out, origin, resume=True) as draft:
         progress(0, None, "loading the model")
-        learner = load_model(model, precision=settings.precision)
+        kept_in: Precision = "bfloat16" if settings.precision == "bfloat16" else "float32"
+        learner = load_model(model, precision=kept_in)
         tokenizer = load_tokenizer(model)
         _check_fit(rows, learner, corpus)
         watcher = _Watcher(progress, *_measurements(settings, rows))
@@ -73,6 +80,8 @@ def pretrain(
             trainer.train(resume_from_checkpoint=str(start) if start else None)
             _check_weights(learner)
             learner.config.use_cache = True
+            if settings.precision == "mixed":
+                learner.to(torch.bfloat16)
             learner.save_pretrained(draft.folder)
             tokenizer.save_pretrained(draft.folder)
         log = _training_log(trainer.state, settings, rows)
@@ -197,6 +206,7 @@ def _trainer(
         warmup_steps=round(settings.warmup_fraction * steps),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_gradient_norm,
+        bf16=settings.precision == "mixed",
         # Each step, or a resumed run would average over other steps than an undisturbed one.
         logging_steps=1,
         logging_nan_inf_filter=False,  # would hide a loss that is not a number
@@ -267,7 +277,7 @@ def _check_weights(model: Any) -> None:
         if not bool(torch.isfinite(parameter).all()):
             raise ModelError(
                 f"training: the weight {name} is not a number after the last step; lower "
-                "learning_rate or max_gradient_norm, or use precision: float32, and run again"
+                "learning_rate or max_gradient_norm, or use precision: float32 or mixed, and run again"
             )
 
 
@@ -277,7 +287,7 @@ def _check_number(what: str, value: float, step: int) -> None:
     advice = (
         "the model that training starts from is broken, check it"
         if step <= 1  # the loss of step 1 is taken before any change
-        else "lower learning_rate or max_gradient_norm, or use precision: float32, and run again"
+        else "lower learning_rate or max_gradient_norm, or use precision: float32 or mixed, and run again"
     )
     raise ModelError(f"training: the {what} is {value} at step {step}; {advice}")
 

@@ -248,7 +248,7 @@ def test_a_run_interrupted_while_it_writes_the_model_adds_no_step(
     "changes",
     [
         {"accumulation_steps": 3, "rows_per_step": 2, "schedule": "constant"},
-        {"precision": "bfloat16"},
+        {"precision": "mixed"},
         {"gradient_checkpointing": True},
         {"cross_document_attention": True},
     ],
@@ -414,6 +414,29 @@ def test_bfloat16_trains_and_is_saved_as_such(tiny_model, tokens, tmp_path):
     assert losses_of(out)[-1] < losses_of(out)[0] - 1
     assert {t.dtype for t in load_file(out / "model.safetensors").values()} == {torch.bfloat16}
     assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def changed_fraction(before: Path, after: Path) -> float:
+    """Share of the weights that are no longer what they were, both rounded to bfloat16."""
+    old, new = (load_file(folder / "model.safetensors") for folder in (before, after))
+    pairs = [(old[name].bfloat16(), new[name].bfloat16()) for name in old]
+    changed = sum(int((one != other).sum()) for one, other in pairs)
+    return changed / sum(one.numel() for one, _ in pairs)
+
+
+def test_mixed_precision_keeps_small_steps_that_bfloat16_rounds_away(tiny_model, tokens, tmp_path):
+    folders = {}
+    for precision in ("float32", "mixed", "bfloat16"):
+        settings = settings_of(precision=precision, learning_rate=2e-5, schedule="constant")
+        folders[precision] = pretrain(settings, tiny_model, tokens, tmp_path / precision)
+    moved = {key: changed_fraction(tiny_model, folder) for key, folder in folders.items()}
+    assert moved["mixed"] == pytest.approx(moved["float32"], abs=0.05)
+    assert moved["mixed"] > 1.5 * moved["bfloat16"]
+    mixed = folders["mixed"]
+    assert {t.dtype for t in load_file(mixed / "model.safetensors").values()} == {torch.bfloat16}
+    assert json.loads((mixed / "config.json").read_text())["dtype"] == "bfloat16"
+    assert losses_of(mixed) == pytest.approx(losses_of(folders["float32"]), rel=1e-2)
+    assert losses_of(mixed) != losses_of(folders["float32"])  # the arithmetic is in bfloat16
 
 
 def test_across_documents_the_loss_is_another(trained, tiny_model, tokens, tmp_path):
