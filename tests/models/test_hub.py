@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from biomistral.errors import InputError, ModelError
+from biomistral.models.hub import is_hub_id, local_folder
+
+
+@pytest.mark.parametrize("name", ["somebody/River-7B", "o/m", "a.b/c_d-e.f"])
+def test_owner_and_name_are_a_hub_repository(name: str) -> None:
+    assert is_hub_id(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "model", "./o/m", "../o/m", "/o/m", "a/b/c", "o/", "o/m/", "~/m", "é/m", "o/m x"]
+)
+def test_anything_else_is_a_folder(name: str) -> None:
+    assert not is_hub_id(name)
+
+
+def test_a_folder_that_is_there_is_no_hub_repository(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "o" / "m").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert not is_hub_id("o/m")
+    assert local_folder("o/m") == Path("o/m")
+
+
+def test_what_is_neither_is_told_what_is_allowed(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone: there is no such folder; name the folder of a"):
+        local_folder(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("name", ["somebody/Model-that-nobody-has", "a--b/c", "a/b.git"])
+def test_what_cannot_be_fetched_is_one_line(name: str) -> None:
+    with pytest.raises(ModelError, match="cannot be fetched from the hub") as caught:
+        local_folder(name, revision="0123abc")
+    message = str(caught.value)
+    assert message.startswith(f"{name}: is no folder here")
+    assert "\n" not in message
+    assert "or name a folder" in message
+
+
+def test_a_repository_in_the_cache_needs_no_network(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """The layout of the hub's cache: a snapshot for each commit, and names that point to commits."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = tmp_path / "models--o--m" / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub._snapshot_download.constants.HF_HUB_CACHE", str(tmp_path))
+    assert local_folder("o/m", revision=commit) == snapshot
