@@ -28,6 +28,7 @@ from tokenizers import (
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
 from biomistral.errors import InputError
+from biomistral.models.loading import quiet_transformers
 from biomistral.recipe.settings import Architecture
 
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>")
@@ -130,5 +131,6 @@ def save_fresh_model(
 ) -> None:
     """Write a tokenizer trained on ``texts`` and a random model that fits it to ``folder``."""
     tokenizer = train_tokenizer(texts, vocabulary_size)
-    fresh_model(architecture, tokenizer, seed=seed).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with quiet_transformers():
+        fresh_model(architecture, tokenizer, seed=seed).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)

@@ -202,3 +202,8 @@ def test_saving_twice_gives_the_same_bytes(tmp_path):
         for name in ("one", "two")
     )
     assert one == two
+
+
+def test_saving_says_nothing(tmp_path, capfd):
+    save_fresh_model(SMALL, TEXTS, 360, tmp_path, seed=4)
+    assert capfd.readouterr() == ("", "")
