@@ -36,19 +36,24 @@ def test_the_order_of_models_and_missing_choices_change_nothing(scoring):
     assert (np.isneginf(mean) == np.isneginf(stacked[0])).all()
 
 
-def test_a_model_with_itself_is_itself(random_predictions, write_predictions, tmp_path):
-    folder = write_predictions("one", random_predictions())
-    settings = EnsembleSettings(name="same", models=["one", "one"])
-    out = ensemble(settings, {"one": folder}, tmp_path / "same")
+def test_a_model_with_its_twin_is_itself(random_predictions, write_predictions, tmp_path):
+    folder, twin = (write_predictions(name, random_predictions()) for name in ("one", "twin"))
+    settings = EnsembleSettings(name="same", models=["one", "twin"])
+    out = ensemble(settings, {"one": folder, "twin": twin}, tmp_path / "same")
     before, after = read_cells(folder, "one"), read_cells(out, "same")
     for key, cell in before.items():
         assert (after[key].logprobs == cell.logprobs).all()
 
 
-def test_a_model_with_itself_ranks_texts_as_itself(random_predictions, write_predictions, tmp_path):
-    folder = write_predictions("one", random_predictions(scoring="cloze"))
-    settings = EnsembleSettings(name="same", models=["one", "one"])
-    after = read_cells(ensemble(settings, {"one": folder}, tmp_path / "same"), "same")
+def test_a_model_with_its_twin_ranks_texts_as_itself(
+    random_predictions, write_predictions, tmp_path
+):
+    folder, twin = (
+        write_predictions(name, random_predictions(scoring="cloze")) for name in ("one", "twin")
+    )
+    settings = EnsembleSettings(name="same", models=["one", "twin"])
+    out = ensemble(settings, {"one": folder, "twin": twin}, tmp_path / "same")
+    after = read_cells(out, "same")
     for key, cell in read_cells(folder, "one").items():
         assert np.allclose(renormalised(after[key].logprobs), renormalised(cell.logprobs))
 
