@@ -103,7 +103,7 @@ def _measure(key: CellKey, cell: Cell, counts: Floats) -> Measures:
     per_question = {
         "accuracy": metrics.correct(cell.logprobs, cell.gold),
         "brier": metrics.brier_scores(metrics.renormalised(cell.logprobs), cell.gold),
-        "nll": metrics.negative_log_likelihoods(cell.logprobs, cell.gold),
+        "negative_log_likelihood": metrics.negative_log_likelihoods(cell.logprobs, cell.gold),
     }
     over_seeds = np.stack([values.mean(axis=0) for values in per_question.values()], axis=1)
     resampled = metrics.resampled_means(counts, over_seeds)

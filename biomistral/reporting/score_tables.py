@@ -113,6 +113,13 @@ def languages_table(results: Results, group: str, scoring: str, shots: int) -> T
     )
 
 
+# Without it, a reader takes the scoring's own doubt for the model's.
+_CLOZE_NOTE = (
+    " Cloze probabilities come from log-probabilities per byte, which flattens them: they are less "
+    "confident than the model, and their calibration says more about the scoring than about it."
+)
+
+
 def calibration_table(results: Results, group: str, setting: Setting) -> Table:
     """Every metric but accuracy that was measured, averaged over the tasks of a group."""
     metrics = _other_metrics(results, setting)
@@ -134,7 +141,8 @@ def calibration_table(results: Results, group: str, setting: Setting) -> Table:
             columns=tuple(Column(m.label, m.better, m.note) for m in shown),
             rows=tuple(row for row in rows if any(cell.value is not None for cell in row.cells)),
             note=" ".join(f"{m.label.removesuffix(', %')}: {m.note}." for m in shown if m.note)
-            + " Lower is better.",
+            + " Lower is better."
+            + (_CLOZE_NOTE if setting.scoring == "cloze" else ""),
         )
     )
 

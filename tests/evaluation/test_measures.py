@@ -91,7 +91,7 @@ def test_an_average_is_resampled_task_by_task(cells, rows):
 
 def test_intervals_hold_their_value(rows):
     with_interval = [row for row in rows if row.low is not None]
-    assert {row.metric for row in with_interval} == {"accuracy", "brier", "nll"}
+    assert {row.metric for row in with_interval} == {"accuracy", "brier", "negative_log_likelihood"}
     for row in with_interval:
         assert row.low - 1e-12 <= row.value <= row.high + 1e-12
 
@@ -101,7 +101,7 @@ def test_a_model_scores_the_same_in_other_company(cells, rows):
         {"one": {key_of("rivers"): cells["one"][key_of("rivers")]}}, GROUPS, seed=42, ensembles=()
     )
     wanted = {"model": "one", "task": "rivers"}
-    for metric in ("accuracy", "ece", "brier", "nll", "ece_published"):
+    for metric in ("accuracy", "ece", "brier", "negative_log_likelihood", "ece_published"):
         one, other = value_of(alone, metric, **wanted), value_of(rows, metric, **wanted)
         assert one.value == pytest.approx(other.value, abs=1e-12)
         assert one.low == pytest.approx(other.low, abs=1e-12)
