@@ -7,7 +7,6 @@ beginning token begins documents with the text. Knows nothing about files, rows 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from biomistral.errors import ModelError
+from biomistral.models.vocabulary import vocabulary_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class DocumentTokenizer:
     bos_id: int | None
     eos_id: int
     vocabulary_size: int
-    sha256: str  # of the tokenizer's own serialised form
+    sha256: str  # of its vocabulary
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Token ids of each document, ``<s>`` and ``</s>`` around it.
@@ -94,5 +94,5 @@ def load_tokenizer(model: Path | str) -> DocumentTokenizer:
         bos_id=plain.bos_token_id,
         eos_id=int(plain.eos_token_id),
         vocabulary_size=len(plain),
-        sha256=hashlib.sha256(state.encode()).hexdigest(),
+        sha256=vocabulary_digest(plain),
     )

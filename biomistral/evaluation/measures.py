@@ -9,7 +9,8 @@ Metrics, all fractions or natural logarithms, means over questions and seeds:
     accuracy            share of right answers
     accuracy_deviation  population standard deviation of the accuracy over the seeds
     ece, ece_published  expected calibration error, mean over the seeds
-    brier, nll          Brier score and negative log-likelihood over the choices
+    brier               Brier score, summed over the choices (0 to 2)
+    negative_log_likelihood  of the right choice, in nats
 
 Shapes: S seeds, Q questions, R resamples.
 """

@@ -133,6 +133,7 @@ class PackedRows:
         facts = _read_facts(folder)
         self.sequence_length: int = facts["sequence_length"]
         self.vocabulary_size: int = facts["vocabulary_size"]
+        self.tokenizer_sha256: str = facts.get("tokenizer_sha256", "")  # vocabulary.py; may be ""
         self.eos_id: int = facts["eos_id"]
         num_rows, num_held_out = facts["num_rows"], facts["num_held_out_rows"]
         first, last = (

@@ -26,9 +26,10 @@ from biomistral.models.checkpoints import (
     CheckpointWriter,
     copy_companions,
 )
-from biomistral.models.loading import Precision, load_model, quiet_transformers
+from biomistral.models.loading import Precision, load_model, load_tokenizer, quiet_transformers
 from biomistral.models.rows import PackedRows
 from biomistral.models.safetensors_files import TensorSpec
+from biomistral.models.vocabulary import check_rows_fit
 from biomistral.progress import Progress, ignore
 from biomistral.quantization import bnb
 from biomistral.quantization.decoder import check_supported, quantize_model
@@ -104,12 +105,8 @@ def _calibration_rows(
     rows = PackedRows(calibration, "train")
     if len(rows) == 0:
         raise InputError(f"{calibration}: has no rows to calibrate on; add articles to the corpus")
-    vocabulary = original.embedding_rows()
-    if vocabulary is not None and rows.vocabulary_size > vocabulary:
-        raise InputError(
-            f"{calibration}: was made with a tokenizer of {rows.vocabulary_size} tokens, "
-            f"{original.folder} has {vocabulary}; make the corpus with the model's tokenizer"
-        )
+    vocabulary = original.embedding_rows() or rows.vocabulary_size
+    check_rows_fit(rows, load_tokenizer(original.folder), vocabulary)
     num_rows = min(settings.calibration_rows, len(rows))
     chosen = np.random.default_rng(seed).choice(len(rows), size=num_rows, replace=False)
     drawn = (rows[int(index)] for index in sorted(chosen))

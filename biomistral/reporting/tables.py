@@ -39,7 +39,12 @@ METRICS: dict[str, Metric] = {
     "ece_published": Metric(
         "ECE as published, %", 1, "lower", percent=True, note="5 bins, letters not renormalised"
     ),
-    "brier": Metric("Brier", 3, "lower", note="mean squared error of the probabilities"),
+    "brier": Metric(
+        "Brier",
+        3,
+        "lower",
+        note="squared error of the probabilities, summed over the choices (0 to 2)",
+    ),
     "negative_log_likelihood": Metric("NLL", 3, "lower", note="nats per question"),
 }
 

@@ -25,6 +25,7 @@ from biomistral import artifacts
 from biomistral.artifacts import Origin
 from biomistral.errors import InputError, ModelError
 from biomistral.models.cards import Card, write_card
+from biomistral.models.checkpoints import copy_companions
 from biomistral.models.loading import (
     Precision,
     load_model,
@@ -33,6 +34,7 @@ from biomistral.models.loading import (
     quiet_transformers,
 )
 from biomistral.models.rows import PackedRows
+from biomistral.models.vocabulary import check_rows_fit
 from biomistral.progress import Progress, ignore
 from biomistral.recipe.settings import PretrainSettings
 from biomistral.training.checkpointing import mark_complete, newest_complete
@@ -72,18 +74,20 @@ def pretrain(
         kept_in: Precision = "bfloat16" if settings.precision == "bfloat16" else "float32"
         learner = load_model(model, precision=kept_in)
         tokenizer = load_tokenizer(model)
-        _check_fit(rows, learner, corpus)
+        check_rows_fit(rows, tokenizer, learner.get_input_embeddings().weight.shape[0])
+        _check_context(rows, learner)
         watcher = _Watcher(progress, *_measurements(settings, rows))
         trainer = _trainer(settings, learner, rows, draft.work, seed, watcher)
         start = newest_complete(draft.work)
         with quiet_transformers():
-            trainer.train(resume_from_checkpoint=str(start) if start else None)
+            _train(trainer, start)
             _check_weights(learner)
             learner.config.use_cache = True
             if settings.precision == "mixed":
                 learner.to(torch.bfloat16)
             learner.save_pretrained(draft.folder)
-            tokenizer.save_pretrained(draft.folder)
+            if not copy_companions(model, draft.folder):
+                tokenizer.save_pretrained(draft.folder)
         log = _training_log(trainer.state, settings, rows)
         _write_log(draft.folder / TRAINING_LOG, log)
         write_card(draft.folder, _card(settings, corpus))
@@ -98,6 +102,17 @@ def pretrain(
             final_loss=next((line["loss"] for line in reversed(log) if "loss" in line), None),
         )
     return out
+
+
+def _train(trainer: Trainer, start: Path | None) -> None:
+    try:
+        trainer.train(resume_from_checkpoint=str(start) if start else None)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"training: the device is out of memory ({str(error).splitlines()[0]}); lower "
+            "rows_per_step and raise accumulation_steps by the same factor, or set "
+            "gradient_checkpointing: true, and run again"
+        ) from error
 
 
 def _origin_of_files(settings: PretrainSettings, model: Path, corpus: Path, seed: int) -> Origin:
@@ -255,18 +270,12 @@ def _tokens_after(step: int, settings: PretrainSettings, rows: PackedRows) -> in
     return num_rows * rows.sequence_length
 
 
-def _check_fit(rows: PackedRows, model: Any, corpus: Path) -> None:
-    """Refuse tokens of another vocabulary and rows longer than the model's context."""
-    embedding_rows = model.get_input_embeddings().weight.shape[0]
-    if rows.vocabulary_size > embedding_rows:
-        raise ModelError(
-            f"{corpus}: was cut by a tokenizer of {rows.vocabulary_size} tokens, the model has "
-            f"{embedding_rows}; build the corpus with the model's own tokenizer (corpus.tokenizer)"
-        )
+def _check_context(rows: PackedRows, model: Any) -> None:
+    """Refuse rows longer than the model's context."""
     context = getattr(model.config, "max_position_embeddings", None)
     if context is not None and rows.sequence_length > context:
         raise ModelError(
-            f"{corpus}: has rows of {rows.sequence_length} tokens, the model's context is "
+            f"{rows.folder}: has rows of {rows.sequence_length} tokens, the model's context is "
             f"{context}; lower corpus.sequence_length"
         )
 
