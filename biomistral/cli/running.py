@@ -38,6 +38,9 @@ def run(
     signal.signal(signal.SIGTERM, _interrupt)
     waiting = sum(verdict.state != "done" for verdict in verdicts.values())
     console.print(f"{recipe.name}: {waiting} of {len(steps)} steps to do, in {root}")
+    for key, verdict in verdicts.items():
+        if verdict.state == "changed":
+            console.print(f"  {key} changed: {verdict.reason}", soft_wrap=True, markup=False)
     outcomes: list[Outcome] = []
     with _bar(console) as bar:
         for outcome in run_steps(steps, root, progress_of=lambda step: _listener(bar, step)):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
@@ -62,6 +63,11 @@ def pretrain(
     name one. Raises ``InputError`` if the corpus has no rows, ``ModelError`` if its tokens do not
     fit the model or the loss is not a number.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            f"training: was started in {os.environ['WORLD_SIZE']} processes (WORLD_SIZE), and this "
+            "version trains in one; start it without torchrun or accelerate launch"
+        )
     rows = PackedRows(corpus)
     if len(rows) == 0:
         raise InputError(

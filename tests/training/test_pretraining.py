@@ -513,3 +513,11 @@ def test_an_empty_corpus_is_refused(tiny_model, make_tokens, tmp_path):
     with pytest.raises(InputError, match="made-up: has no rows to train on; see the reasons"):
         pretrain(settings_of(), tiny_model, make_tokens(0, 2), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_more_than_one_process_is_refused(monkeypatch, tiny_model, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    settings = PretrainSettings(name="m", model="tiny")
+    with pytest.raises(InputError, match="2 processes"):
+        pretrain(settings, tiny_model, tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
