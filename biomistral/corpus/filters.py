@@ -90,8 +90,8 @@ class Seen:
 
     def reason_to_drop(self, document: Document) -> str:
         """``same_article``, ``duplicate`` or ``""``; remembers the document in the last case."""
-        # Ids of plain texts are the user's own; two files may both count from 1.
-        if document.part != "text" and document.id in self._ids:
+        # Other ids are file names, which may be alike in two folders, or the user's own numbers.
+        if (document.pmcid or document.doi) and document.id in self._ids:
             return "same_article"
         digest = bytes.fromhex(text_digest(document.text))
         if digest in self._texts:

@@ -13,6 +13,7 @@ from biomistral.recipe.settings import CorpusSettings
 SETTINGS = CorpusSettings(articles=["*.xml"], minimum_words=5, languages=["en", "pt"])
 GOOD = Document(
     id="PMC1",
+    pmcid="PMC1",
     file="1.xml",
     text="The fever of the valley was gone.",
     language="en",
@@ -84,9 +85,21 @@ def test_of_equal_texts_the_first_is_kept() -> None:
     assert seen.reason_to_drop(dataclasses.replace(GOOD, id="PMC2", text="Another.")) == ""
 
 
+def test_articles_known_by_their_file_name_only_are_not_the_same_for_it() -> None:
+    seen = Seen()
+    named = [
+        dataclasses.replace(GOOD, id="1.xml", pmcid="", text=text)
+        for text in ("One.", "Two.", "one.")
+    ]
+    assert [seen.reason_to_drop(article) for article in named] == ["", "", "duplicate"]
+    known = dataclasses.replace(GOOD, id="10.1/x", pmcid="", doi="10.1/x", text="Three.")
+    assert [seen.reason_to_drop(known) for _ in range(2)] == ["", "same_article"]
+
+
 def test_own_texts_may_share_an_id() -> None:
     seen = Seen()
-    texts = [dataclasses.replace(GOOD, part="text", text=text) for text in ("One.", "Two.", "one.")]
+    own = dataclasses.replace(GOOD, part="text", id="1", pmcid="")
+    texts = [dataclasses.replace(own, text=text) for text in ("One.", "Two.", "one.")]
     assert [seen.reason_to_drop(text) for text in texts] == ["", "", "duplicate"]
 
 
