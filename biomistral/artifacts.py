@@ -24,7 +24,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -140,9 +140,13 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def fingerprint_of_files(paths: Iterable[Path]) -> str:
-    """Fingerprint of files given by the user: their names in order and their bytes.
+def fingerprint_of_files(
+    files: Iterable[Path | tuple[str, Path]], digest: Callable[[Path], str] = file_digest
+) -> str:
+    """Fingerprint of files given by the user: their labels in order and their bytes.
 
+    Give a label with each path where its folders mean something (a task, a language): the path
+    below the data folder, so that the data may be moved. A path alone counts by its last part.
     Weights (``.safetensors``, ``.bin``) count by size and time of change instead of bytes: reading
     15 GB before each run would cost more than it saves. A folder that holds a manifest counts by
     the fingerprint in it, and any other folder by the files in it.
@@ -150,28 +154,35 @@ def fingerprint_of_files(paths: Iterable[Path]) -> str:
     Raises ``InputError`` if a file cannot be read.
     """
     try:
-        return digest_of(_facts_of_files(paths))
+        return digest_of(_facts_of_files(files, digest))
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
 
-def _facts_of_files(paths: Iterable[Path]) -> list[list[str]]:
-    """Name and digest of each file, as ``fingerprint_of_files`` counts them."""
-    parts: list[list[str]] = []
-    for path in paths:
-        manifest = read_manifest(path) if path.is_dir() else None
-        if manifest is not None:
-            parts.append([path.name, str(manifest["fingerprint"])])
-            continue
-        files = sorted(_files(path)) if path.is_dir() else [path]
-        for file in files:
-            label = file.relative_to(path).as_posix() if path.is_dir() else file.name
-            if file.suffix in {".safetensors", ".bin"}:
-                status = file.stat()
-                parts.append([label, f"{status.st_size}:{status.st_mtime_ns}"])
-            else:
-                parts.append([label, file_digest(file)])
-    return parts
+def _facts_of_files(
+    files: Iterable[Path | tuple[str, Path]], digest: Callable[[Path], str]
+) -> list[list[str]]:
+    """Label and mark of each file, as ``fingerprint_of_files`` counts them."""
+    labelled: list[tuple[str, Path]] = []
+    for file in files:
+        label, path = file if isinstance(file, tuple) else (file.name, file)
+        if path.is_dir() and read_manifest(path) is None:
+            labelled += [(p.relative_to(path).as_posix(), p) for p in sorted(_files(path))]
+        else:
+            labelled.append((label, path))
+    with ThreadPoolExecutor() as pool:  # hashing sets other threads free
+        marks = pool.map(lambda item: _mark(item[1], digest), labelled)
+        return [[label, mark] for (label, _), mark in zip(labelled, marks, strict=True)]
+
+
+def _mark(path: Path, digest: Callable[[Path], str]) -> str:
+    manifest = read_manifest(path) if path.is_dir() else None
+    if manifest is not None:
+        return str(manifest["fingerprint"])
+    if path.suffix in {".safetensors", ".bin"}:
+        status = path.stat()
+        return f"{status.st_size}:{status.st_mtime_ns}"
+    return digest(path)
 
 
 def size_bytes(folder: Path) -> int:

@@ -162,6 +162,18 @@ def test_files_count_by_name_order_and_bytes(tmp_path: Path) -> None:
     assert artifacts.fingerprint_of_files([one, two]) != first
 
 
+def test_a_label_counts_and_the_place_of_its_file_does_not(tmp_path: Path) -> None:
+    for place in ("here/es", "here/fr", "there/es"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "test.jsonl").write_text("{}")
+
+    def of(root: str, name: str) -> str:
+        return artifacts.fingerprint_of_files([(name, tmp_path / root / name)])
+
+    assert of("here", "es/test.jsonl") == of("there", "es/test.jsonl")
+    assert of("here", "es/test.jsonl") != of("here", "fr/test.jsonl")
+
+
 def test_a_folder_counts_by_its_files_wherever_it_lies(tmp_path: Path) -> None:
     for place in ("here", "there"):
         (tmp_path / place / "model").mkdir(parents=True)

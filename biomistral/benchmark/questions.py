@@ -42,13 +42,14 @@ class _Read:
 
 def find_question_files(
     settings: BenchmarkSettings, tasks: Tasks, languages: Sequence[str]
-) -> list[Path]:
+) -> list[tuple[str, Path]]:
     """List the files that ``load_questions`` will read, descriptions of own tasks included.
 
+    Each comes with its path below the data folder, which says what task, language and split it is.
     Raises ``InputError`` as ``load_questions`` does for files that are not there.
     """
     catalogue = read_catalogue(settings.data)
-    return _paths(catalogue, choose(catalogue, tasks, languages))
+    return _files_read(catalogue, choose(catalogue, tasks, languages))
 
 
 def load_questions(
@@ -79,7 +80,7 @@ def load_questions(
         kind="questions",
         name=out.name,
         settings={"tasks": list(choice.languages), "languages": list(languages), **numbers},
-        inputs={"files": artifacts.fingerprint_of_files(_paths(catalogue, choice))},
+        inputs={"files": artifacts.fingerprint_of_files(_files_read(catalogue, choice))},
     )
     with artifacts.create(out, origin) as draft:
         questions: list[Question] = []
@@ -98,15 +99,15 @@ def load_questions(
     return out
 
 
-def _paths(catalogue: Catalogue, choice: Choice) -> list[Path]:
-    """Files to read, each once, in an order that depends on their names only."""
+def _files_read(catalogue: Catalogue, choice: Choice) -> list[tuple[str, Path]]:
+    """Place below the data folder and path of each file, in an order of their names only."""
     paths = {
         file.path
         for name, codes in choice.languages.items()
         for file in files_of(catalogue, name, codes)
     }
     paths |= {path for name, path in catalogue.descriptions.items() if name in choice.languages}
-    return sorted(paths)
+    return [(path.relative_to(catalogue.folder).as_posix(), path) for path in sorted(paths)]
 
 
 def _read(catalogue: Catalogue, name: str, codes: Sequence[str]) -> _Read:

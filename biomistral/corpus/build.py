@@ -27,7 +27,7 @@ from biomistral.artifacts import Draft, Origin
 from biomistral.corpus import filters
 from biomistral.corpus.documents import Document, count_words
 from biomistral.corpus.packing import Packing, pack
-from biomistral.corpus.sources import read_documents, source_paths
+from biomistral.corpus.sources import read_documents, source_files
 from biomistral.corpus.tokens import DocumentTokenizer, load_tokenizer
 from biomistral.errors import InputError
 from biomistral.models.rows import DOCUMENTS, Row, Split, dtype_for, write_rows
@@ -275,7 +275,7 @@ def _own_origin(settings: CorpusSettings, tokenizer: DocumentTokenizer, seed: in
         name=settings.name,
         settings={**settings.model_dump(mode="json"), "seed": seed},
         inputs={
-            "sources": artifacts.fingerprint_of_files(source_paths(settings)),
+            "sources": artifacts.fingerprint_of_files(source_files(settings)),
             "tokenizer": tokenizer.sha256,
         },
         step_version=STEP_VERSION,

@@ -50,10 +50,10 @@ def find_sources(settings: CorpusSettings) -> tuple[list[Source], list[Source]]:
     )
 
 
-def source_paths(settings: CorpusSettings) -> list[Path]:
-    """All files a corpus is read from, in order: what its fingerprint depends on."""
+def source_files(settings: CorpusSettings) -> list[tuple[str, Path]]:
+    """Name and path of all files a corpus is read from, in order: what its fingerprint is made of."""
     articles, texts = find_sources(settings)
-    return [source.path for source in (*articles, *texts)]
+    return [(source.name, source.path) for source in (*articles, *texts)]
 
 
 def read_documents(

@@ -26,6 +26,8 @@ from biomistral.recipe.settings import (
     QuantizeSettings,
 )
 
+FindFiles = Callable[[], list[tuple[str, Path]]]  # path below the data folder, path to open
+
 
 @dataclass(frozen=True)
 class Place:
@@ -72,13 +74,13 @@ def fresh(source: FreshModel, corpora: Sequence[CorpusSettings], seed: int) -> M
     return make
 
 
-def corpus_files(settings: CorpusSettings) -> Callable[[], list[Path]]:
+def corpus_files(settings: CorpusSettings) -> FindFiles:
     """Find the files of a corpus, when called."""
 
-    def find() -> list[Path]:
-        from biomistral.corpus import source_paths
+    def find() -> list[tuple[str, Path]]:
+        from biomistral.corpus import source_files
 
-        return list(source_paths(settings))
+        return list(source_files(settings))
 
     return find
 
@@ -143,12 +145,10 @@ def shots_needed(settings: EvaluateSettings) -> int:
     return settings.shots * len(settings.seeds)
 
 
-def question_files(
-    benchmark: BenchmarkSettings, settings: EvaluateSettings
-) -> Callable[[], list[Path]]:
+def question_files(benchmark: BenchmarkSettings, settings: EvaluateSettings) -> FindFiles:
     """Find the files of the benchmark, when called."""
 
-    def find() -> list[Path]:
+    def find() -> list[tuple[str, Path]]:
         from biomistral.benchmark import find_question_files
 
         return list(find_question_files(benchmark, settings.tasks, settings.languages))

@@ -96,12 +96,13 @@ def test_the_same_files_give_the_same_bytes_and_a_changed_file_another_fingerpri
 def test_the_files_that_will_be_read_are_listed_with_descriptions(data, tmp_path, write_own_task):
     settings = BenchmarkSettings(data=str(data))
     found = find_question_files(settings, ["mmlu_anatomy"], ["ar"])
-    assert [path.name for path in found] == ["anatomy_dev.csv", "anatomy_test.csv"]
+    assert [path.name for _, path in found] == ["anatomy_dev.csv", "anatomy_test.csv"]
+    assert all(path == data / name for name, path in found)
     line = {"id": "1", "stem": "s", "choices": ["a", "b"], "gold": 1}
     description = "name: herbs\ntitle: Herbs\nsource: us\nlicence: CC0\n"
     write_own_task(tmp_path / "herbs", description, {"en/test.jsonl": [line]})
     found = find_question_files(BenchmarkSettings(data=str(tmp_path)), "all", ["en"])
-    assert [path.name for path in found] == ["test.jsonl", "task.yaml"]
+    assert [name for name, _ in found] == ["herbs/en/test.jsonl", "herbs/task.yaml"]
 
 
 def test_a_broken_file_leaves_no_artefact(tmp_path):
@@ -201,3 +202,21 @@ def test_prompts_of_all_published_tasks_show_no_question_that_is_asked(published
         stem_and_choices = own.removesuffix(" \n **Answer:**(")
         assert stem_and_choices not in examples
         assert request.prompt.count("**Answer:**(") == 4
+
+
+def test_the_language_of_a_folder_is_in_the_fingerprint_and_the_place_of_the_data_is_not(
+    tmp_path, write_own_task
+):
+    line = {"id": "1", "stem": "s", "choices": ["a", "b"], "gold": 1}
+    description = "name: herbs\ntitle: Herbs\nsource: us\nlicence: CC0\n"
+    for place, language in (("here", "es"), ("here-fr", "fr"), ("there", "es")):
+        files = {f"{language}/test.jsonl": [line]}
+        write_own_task(tmp_path / place / "herbs", description, files)
+
+    def fingerprint(place: str, language: str) -> str:
+        settings = BenchmarkSettings(data=str(tmp_path / place))
+        files = find_question_files(settings, "all", [language])
+        return artifacts.fingerprint_of_files(files)
+
+    assert fingerprint("here", "es") == fingerprint("there", "es")
+    assert fingerprint("here", "es") != fingerprint("here-fr", "fr")

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from biomistral import artifacts
-from biomistral.corpus import build_corpus, iterate_texts, source_paths
+from biomistral.corpus import build_corpus, iterate_texts, source_files
 from biomistral.corpus.build import split_of
 from biomistral.corpus.documents import Document
 from biomistral.corpus.tokens import load_tokenizer
@@ -233,7 +233,7 @@ def test_articles_and_texts_make_one_corpus(
         "",
         "",
     )
-    assert [path.name for path in source_paths(settings)][-1] == "mine.txt"
+    assert source_files(settings)[-1] == ("mine.txt", tmp_path / "mine.txt")
 
 
 def test_progress_and_fingerprint(
