@@ -5,7 +5,6 @@ Only what training gives reliably is asserted, far from the numbers that it give
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ CUT = [
 @pytest.fixture(scope="module")
 def scores(
     miniature_world: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[tuple[str, str, str], Score]]:
+) -> dict[tuple[str, str, str], Score]:
     """Accuracies by model, group and language, averaged over tasks."""
     root = tmp_path_factory.mktemp("demo")
     recipe = load_recipe(
@@ -38,7 +37,7 @@ def scores(
     for _ in run_steps(plan(recipe, root), root):
         pass
     rows = read_records(root / "scores/scores/scores.parquet", Score)
-    yield {
+    return {
         (row.model, row.group, row.language): row
         for row in rows
         if row.task == "average" and row.metric == "accuracy"

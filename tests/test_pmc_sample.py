@@ -57,9 +57,7 @@ def run_folder(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.mark.slow
 def test_the_ten_english_tasks_are_answered_in_both_scorings(run_folder: Path) -> None:
-    rows = list(
-        read_records(run_folder / "predictions/small-8bit/predictions.parquet", Prediction)
-    )
+    rows = list(read_records(run_folder / "predictions/small-8bit/predictions.parquet", Prediction))
     assert {row.task for row in rows} == TASKS
     assert {row.scoring for row in rows} == {"letter", "cloze"}
     assert len(rows) == len(TASKS) * 4 * 2

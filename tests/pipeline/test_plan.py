@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from biomistral import artifacts, versions
 from biomistral.pipeline import Step, plan
-from biomistral.pipeline.plan import STEP_VERSIONS
 from biomistral.recipe import parse_recipe
+from biomistral.versions import STEP_VERSIONS
 
 # Keys of the small recipe, in words.
 AFTER_MEDICAL = {f"model/{name}" for name in ("medical", "slerp", "dare", "bnb", "awq")}
@@ -97,7 +98,7 @@ def test_the_calibration_rows_of_awq_are_an_input_and_bitsandbytes_has_none(  # 
     ("change", "expected"),
     [
         ("seed=3", set()),
-        ("evaluate.batch_tokens=64", set()),
+        ("evaluate.batch_tokens=64", PREDICTIONS | RESULTS),
         ("pretrain.medical.save_every_steps=7", set()),
         (
             "pretrain.medical.learning_rate=5e-4",
@@ -116,6 +117,14 @@ def test_the_calibration_rows_of_awq_are_an_input_and_bitsandbytes_has_none(  # 
             {"tokens/articles"} | AFTER_MEDICAL | (PREDICTIONS - {"predictions/base"}) | RESULTS,
         ),
         ("corpus.general.minimum_words=6", EVERYTHING - QUESTIONS),
+        *(
+            (f"corpus.{name}.{change}", {f"tokens/{name}"} | reached | RESULTS)
+            for change in ("packing=concatenate", "sequence_length=128", "held_out_fraction=0.3")
+            for name, reached in (
+                ("articles", AFTER_MEDICAL | (PREDICTIONS - {"predictions/base"})),
+                ("general", {"model/base"} | AFTER_MEDICAL | PREDICTIONS),
+            )
+        ),
         ("models.blank.tokenizer.vocabulary_size=401", EVERYTHING - QUESTIONS),
         ("seed=4", EVERYTHING - QUESTIONS),
         ("name=other", {"report/report"}),
@@ -183,9 +192,82 @@ def test_a_new_version_of_a_steps_code_makes_it_again(  # type: ignore[no-untype
     code: str, fingerprints, monkeypatch
 ) -> None:
     before = fingerprints()
-    module = sys.modules[plan.__module__]  # its name is that of the function, too
-    monkeypatch.setattr(module, "STEP_VERSIONS", {**STEP_VERSIONS, code: 99})
+    monkeypatch.setattr(versions, "STEP_VERSIONS", {**STEP_VERSIONS, code: 99})
     assert _changed(before, fingerprints())
+
+
+SEEDED = """
+name: x
+models: {a: {path: o/m}, b: {path: o/n}}
+corpus:
+  - {name: whole, texts: no/*.txt, tokenizer: a}
+  - {name: split, texts: no/*.txt, tokenizer: a, held_out_fraction: 0.1}
+pretrain:
+  - {name: trained, model: a, corpus: whole}
+  - {name: trained-own, model: a, corpus: whole, seed: 1}
+merge:
+  - {name: slerp, method: slerp, base: a, models: [{model: b}], t: 0.5}
+  - {name: ties, method: ties, base: a, models: [{model: b, density: 0.5}]}
+  - {name: linear, method: linear, models: [{model: a}, {model: b}]}
+  - {name: arithmetic, method: task_arithmetic, base: a, models: [{model: b}]}
+  - {name: dare, method: dare_ties, base: a, models: [{model: b, density: 0.5}]}
+  - {name: dare-own, method: dare_ties, base: a, models: [{model: b, density: 0.5}], seed: 1}
+quantize:
+  - {name: bnb, model: a, method: bitsandbytes, bits: 8}
+  - {name: awq, model: a, method: awq, corpus: whole}
+"""
+
+
+def test_the_seed_of_the_recipe_reaches_what_is_drawn_with_it(tmp_path: Path) -> None:
+    one, two = (
+        {
+            step.name: step.origin.fingerprint
+            for step in plan(parse_recipe(SEEDED, changes=[f"seed={seed}"]), tmp_path)
+        }
+        for seed in (1, 2)
+    )
+    assert _changed(one, two) == {"split", "trained", "dare", "awq"}
+
+
+# --- files are read no more than needed -----------------------------------------------------------
+
+
+def test_a_plan_reads_each_file_once_and_the_next_plan_only_what_changed(
+    tmp_path: Path, monkeypatch
+) -> None:  # type: ignore[no-untyped-def]
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(name)
+        os.utime(tmp_path / f"{name}.txt", (1000, 1000))
+    shape = (
+        "{hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1, num_attention_heads: 2, "
+        "num_key_value_heads: 2}"
+    )
+    recipe = parse_recipe(
+        f"name: x\nmodels: {{m: {{architecture: {shape}, "
+        "tokenizer: {corpora: [texts], vocabulary_size: 400}}}\n"
+        f"corpus: [{{name: texts, texts: '{tmp_path}/*.txt'}}]"
+    )
+    read: list[str] = []
+    digest = artifacts.file_digest
+    monkeypatch.setattr(
+        artifacts, "file_digest", lambda path: read.append(path.name) or digest(path)
+    )
+    root = tmp_path / "run"
+    first = plan(recipe, root)
+    assert sorted(read) == ["a.txt", "b.txt"], "by the model and the tokens together"
+    assert not root.exists(), "a plan makes nothing"
+    root.mkdir()
+    plan(recipe, root)
+    read.clear()
+    assert plan(recipe, root) == first
+    assert read == []
+    (tmp_path / "b.txt").write_text("c")
+    assert _changed(_of(first), _of(plan(recipe, root))) == {"model/m", "tokens/texts"}
+    assert read == ["b.txt"]
+
+
+def _of(steps: list[Step]) -> dict[str, str]:
+    return {step.key: step.origin.fingerprint for step in steps}
 
 
 # --- models that exist ----------------------------------------------------------------------------
