@@ -14,6 +14,9 @@ is the continuation. Where something does, every tail starts at the same place i
 probabilities of the tails stay comparable: each is that of the same few last characters of the
 prompt and then the continuation.
 
+Text is text: a question that quotes ``</s>`` gets the tokens of those four characters, never the
+control token. The only control tokens are those that the tokenizer puts in front by itself.
+
 Knows nothing about models, batches or what the probabilities are for.
 """
 
@@ -95,7 +98,11 @@ class TextEncoder:
         if not texts:
             return []
         ids: list[list[int]] = self.tokenizer(
-            list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
+            list(texts),
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            verbose=False,
         )["input_ids"]
         return ids
 

@@ -40,6 +40,24 @@ def test_lines_encoded_apart_give_the_ids_of_the_whole_text(tokenizer):
 )
 @given(texts=st.lists(st.text(alphabet="ab( A\n<s>▁é河", max_size=20), min_size=1, max_size=4))
 def test_any_texts_are_encoded_as_the_tokenizer_does(tokenizer, texts):
+    expected = [tokenizer(text, split_special_tokens=True)["input_ids"] for text in texts]
+    assert TextEncoder(tokenizer).encode(texts) == expected
+
+
+@pytest.mark.parametrize("by_line", [True, False])
+def test_a_control_token_spelt_in_a_text_is_text(tokenizer, by_line):
+    encoder = TextEncoder(tokenizer)
+    encoder._by_line = by_line
+    texts = ["</s> fever", "The fever </s>\n<s> (A) bark", "<unk></s>"]
+    control = set(tokenizer.all_special_ids)
+    for text, ids in zip(texts, encoder.encode(texts), strict=True):
+        assert ids[0] == tokenizer.bos_token_id
+        assert not control & set(ids[1:])
+        assert "".join(tokenizer.decode(ids[1:]).split()) == "".join(text.split())
+
+
+def test_ordinary_texts_have_the_ids_that_the_model_was_trained_on(tokenizer):
+    texts = ["The fever < 40 /s> is treated", "河谷\n (B) bark", ""]
     assert TextEncoder(tokenizer).encode(texts) == [tokenizer(text)["input_ids"] for text in texts]
 
 
