@@ -75,6 +75,7 @@ def link_problems(recipe: Recipe) -> list[str]:
         *_unknown_models(recipe),
         *_unknown_corpora(recipe),
         *_unknown_tokenizers(recipe),
+        *_two_tokenizers(recipe),
         *_circles(recipe),
         *_evaluation_problems(recipe),
     ]
@@ -135,6 +136,21 @@ def _unknown_tokenizers(recipe: Recipe) -> Iterator[str]:
             yield (
                 f"corpus[{index}].tokenizer: nothing says which tokenizer cuts {corpus.name!r}; "
                 "name a model here, or train one on it"
+            )
+
+
+def _two_tokenizers(recipe: Recipe) -> Iterator[str]:
+    """Corpora that nothing says how to cut but the models trained on them, and these disagree."""
+    for index, corpus in enumerate(recipe.corpus):
+        trained = [e for e in recipe.pretrain if corpus_named(recipe, e.corpus) is corpus]
+        origins = {e.name: declared_ancestor(recipe, e.model) for e in trained}
+        origins = {name: origin for name, origin in origins.items() if origin is not None}
+        if corpus.tokenizer is None and len(set(origins.values())) > 1:
+            listed = ", ".join(f"{name} of {origin}" for name, origin in origins.items())
+            yield (
+                f"corpus[{index}].tokenizer: {corpus.name!r} is cut by one tokenizer, and the "
+                f"models trained on it go back to different ones ({listed}); give each its own "
+                "corpus entry with its own tokenizer, or name the one they share here"
             )
 
 

@@ -57,7 +57,7 @@ def test_the_only_model_cuts(parse) -> None:  # type: ignore[no-untyped-def]
 def test_the_declared_model_behind_the_first_training_on_it_cuts(parse) -> None:  # type: ignore[no-untyped-def]
     recipe = parse(
         CORPUS % "" + f"merge: [{_slerp('m', 'b', 'a')}]\n"
-        "pretrain: [{name: p, model: m}, {name: q, model: a}]\n"
+        "pretrain: [{name: p, model: m}, {name: q, model: b}]\n"
     )
     assert links.tokenizer_model(recipe, recipe.corpus[0]) == "b", "p <- m <- its base b"
 
@@ -77,6 +77,18 @@ def test_a_misspelt_tokenizer_is_compared_with_the_models(problems) -> None:  # 
     assert problems(CORPUS % ", tokenizer: aa") == [
         "corpus[0].tokenizer: there is no model 'aa'; did you mean \"a\"? (there is: a, b)"
     ]
+
+
+def test_one_corpus_is_not_cut_for_two_declared_models(problems) -> None:  # type: ignore[no-untyped-def]
+    trained = "pretrain: [{name: p, model: a}, {name: q, model: p}, {name: r, model: b}]"
+    (said,) = problems(CORPUS % "" + trained)
+    assert said == (
+        "corpus[0].tokenizer: 'corpus' is cut by one tokenizer, and the models trained on it go "
+        "back to different ones (p of a, q of a, r of b); give each its own corpus entry with its "
+        "own tokenizer, or name the one they share here"
+    )
+    assert problems(CORPUS % ", tokenizer: a" + trained) == []
+    assert problems(CORPUS % "" + trained.replace("model: b", "model: a")) == []
 
 
 # --- what does not hang together ------------------------------------------------------------------
