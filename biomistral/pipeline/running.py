@@ -5,6 +5,7 @@ Knows the order and the places, nothing about what any step does.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,9 +37,9 @@ def select(steps: Sequence[Step], only: Sequence[str]) -> list[Step]:
     by_key = {step.key: step for step in steps}
     wanted: set[str] = set()
     for name in only:
-        matches = [s.key for s in steps if name in {s.key, s.name, s.kind, s.section}]
+        matches = [s.key for s in steps if name in _names(s)]
         if not matches:
-            names = [name for s in steps for name in (s.name, s.key, s.kind)]
+            names = [name for s in steps for name in _names(s)]
             listed = ", ".join(by_key)
             raise InputError(
                 f"--only {name}: no step is called so{did_you_mean(name, names)} (there is: {listed})"
@@ -50,6 +51,12 @@ def select(steps: Sequence[Step], only: Sequence[str]) -> list[Step]:
         wanted.update(new)
         frontier += new
     return [step for step in steps if step.key in wanted]
+
+
+def _names(step: Step) -> tuple[str, ...]:
+    """What a step may be called by; ``corpus[0]`` and ``models.blank`` by their section, too."""
+    bare = re.split(r"[.\[]", step.section)[0]
+    return (step.name, step.key, step.kind, step.section, bare)
 
 
 def run_steps(

@@ -35,6 +35,7 @@ STEPS = [
     _step("tokens/c", section="corpus[0]"),
     _step("model/a", ["tokens/c"], section="pretrain"),
     _step("model/b", section="merge"),
+    _step("model/blank", section="models.blank"),
     _step("predictions/a", ["model/a"]),
     _step("scores/scores", ["predictions/a"]),
 ]
@@ -46,12 +47,15 @@ STEPS = [
 @pytest.mark.parametrize(
     ("only", "kept"),
     [
-        ([], ["tokens/c", "model/a", "model/b", "predictions/a", "scores/scores"]),
+        ([], [step.key for step in STEPS]),
         (["b"], ["model/b"]),
         (["model/a"], ["tokens/c", "model/a"]),
         (["a"], ["tokens/c", "model/a", "predictions/a"]),
-        (["model"], ["tokens/c", "model/a", "model/b"]),
+        (["model"], ["tokens/c", "model/a", "model/b", "model/blank"]),
         (["merge"], ["model/b"]),
+        (["corpus"], ["tokens/c"]),
+        (["corpus[0]"], ["tokens/c"]),
+        (["models"], ["model/blank"]),
         (["b", "c"], ["tokens/c", "model/b"]),
         (["scores"], ["tokens/c", "model/a", "predictions/a", "scores/scores"]),
     ],
