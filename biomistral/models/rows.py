@@ -186,7 +186,7 @@ def _read_facts(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(
             f"{folder}: holds no packed tokens ({FACTS}: {error}); "
-            "make them with: biomistral corpus"
+            "make them with: biomistral run RECIPE --only tokens"
         ) from None
     needed = {
         "sequence_length", "vocabulary_size", "eos_id", "dtype", "num_rows", "num_held_out_rows"
