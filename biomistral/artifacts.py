@@ -145,44 +145,36 @@ def fingerprint_of_files(
 ) -> str:
     """Fingerprint of files given by the user: their labels in order and their bytes.
 
-    Give a label with each path where its folders mean something (a task, a language): the path
-    below the data folder, so that the data may be moved. A path alone counts by its last part.
-    Weights (``.safetensors``, ``.bin``) count by size and time of change instead of bytes: reading
-    15 GB before each run would cost more than it saves. A folder that holds a manifest counts by
-    the fingerprint in it, and any other folder by the files in it.
+    The label is the path below the data folder where folders mean something (a language), so that
+    data may be moved; a path without one has its last part. Weights (``.safetensors``, ``.bin``)
+    count by size and time of change: reading 15 GB before each run would cost more than it saves.
+    A folder that holds a manifest counts by the fingerprint in it, any other by the files in it.
 
     Raises ``InputError`` if a file cannot be read.
     """
     try:
-        return digest_of(_facts_of_files(files, digest))
+        labelled: list[tuple[str, Path]] = []
+        for file in files:
+            label, path = file if isinstance(file, tuple) else (file.name, file)
+            if path.is_dir() and read_manifest(path) is None:
+                labelled += [(p.relative_to(path).as_posix(), p) for p in sorted(_files(path))]
+            else:
+                labelled.append((label, path))
+        with ThreadPoolExecutor() as pool:  # hashing sets other threads free
+            marks = list(pool.map(lambda item: _mark(item[1], digest), labelled))
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
-
-
-def _facts_of_files(
-    files: Iterable[Path | tuple[str, Path]], digest: Callable[[Path], str]
-) -> list[list[str]]:
-    """Label and mark of each file, as ``fingerprint_of_files`` counts them."""
-    labelled: list[tuple[str, Path]] = []
-    for file in files:
-        label, path = file if isinstance(file, tuple) else (file.name, file)
-        if path.is_dir() and read_manifest(path) is None:
-            labelled += [(p.relative_to(path).as_posix(), p) for p in sorted(_files(path))]
-        else:
-            labelled.append((label, path))
-    with ThreadPoolExecutor() as pool:  # hashing sets other threads free
-        marks = pool.map(lambda item: _mark(item[1], digest), labelled)
-        return [[label, mark] for (label, _), mark in zip(labelled, marks, strict=True)]
+    return digest_of([[label, mark] for (label, _), mark in zip(labelled, marks, strict=True)])
 
 
 def _mark(path: Path, digest: Callable[[Path], str]) -> str:
+    """What a file, or a folder with a manifest, counts by."""
     manifest = read_manifest(path) if path.is_dir() else None
     if manifest is not None:
         return str(manifest["fingerprint"])
-    if path.suffix in {".safetensors", ".bin"}:
-        status = path.stat()
-        return f"{status.st_size}:{status.st_mtime_ns}"
-    return digest(path)
+    if path.suffix not in {".safetensors", ".bin"}:
+        return digest(path)
+    return f"{path.stat().st_size}:{path.stat().st_mtime_ns}"
 
 
 def size_bytes(folder: Path) -> int:

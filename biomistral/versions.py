@@ -1,4 +1,4 @@
-"""With what an artefact was made: versions of the libraries results depend on, and the commit."""
+"""With what an artefact was made: versions of its step, of the libraries, and the commit."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import functools
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from biomistral import __version__
@@ -23,6 +24,21 @@ LIBRARIES = (
     "peft",
     "trl",
 )
+
+
+# Raised when the code of a step changes what it makes; artefacts of older versions are made again.
+STEP_VERSIONS: Mapping[str, int] = {
+    "fresh": 1,
+    "corpus": 1,
+    "pretrain": 1,
+    "merge": 1,
+    "quantize": 1,
+    "questions": 1,
+    "predict": 1,
+    "ensemble": 1,
+    "score": 1,
+    "report": 1,
+}
 
 
 @functools.cache

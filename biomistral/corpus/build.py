@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from biomistral import artifacts
+from biomistral import artifacts, versions
 from biomistral.artifacts import Draft, Origin
 from biomistral.corpus import filters
 from biomistral.corpus.documents import Document, count_words
@@ -34,7 +34,6 @@ from biomistral.models.rows import DOCUMENTS, Row, Split, dtype_for, write_rows
 from biomistral.progress import Progress, ignore
 from biomistral.recipe.settings import CorpusSettings
 
-STEP_VERSION = 1
 Item = TypeVar("Item")
 _BATCH_DOCUMENTS = 128  # tokenized together: about 3 MB of article text
 _ROW_GROUP_DOCUMENTS = 10_000  # of documents.parquet
@@ -278,7 +277,7 @@ def _own_origin(settings: CorpusSettings, tokenizer: DocumentTokenizer, seed: in
             "sources": artifacts.fingerprint_of_files(source_files(settings)),
             "tokenizer": tokenizer.sha256,
         },
-        step_version=STEP_VERSION,
+        step_version=versions.STEP_VERSIONS["corpus"],
     )
 
 

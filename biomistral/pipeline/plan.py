@@ -6,21 +6,24 @@ fingerprint them, but opens no model and loads no library that is slow to load.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from biomistral import artifacts
+from biomistral import artifacts, versions
 from biomistral.artifacts import Kind, Origin
 from biomistral.errors import InputError
 from biomistral.models.hub import is_hub_id
 from biomistral.pipeline import making
+from biomistral.pipeline.digests import FileDigests
 from biomistral.pipeline.steps import Make, Step
 from biomistral.recipe import links
 from biomistral.recipe.settings import (
     AwqQuantization,
     BitsandbytesQuantization,
+    CorpusSettings,
+    DareMerge,
     EvaluateSettings,
     FreshModel,
     PretrainSettings,
@@ -29,21 +32,10 @@ from biomistral.recipe.settings import (
     StoredModel,
 )
 
-# Raised when the code of a step changes what it makes; artefacts of older versions are made again.
-STEP_VERSIONS: Mapping[str, int] = {
-    "fresh": 1,
-    "corpus": 1,
-    "pretrain": 1,
-    "merge": 1,
-    "quantize": 1,
-    "questions": 1,
-    "predict": 1,
-    "ensemble": 1,
-    "score": 1,
-    "report": 1,
-}
-# Settings that say how hard a machine works and not what comes out.
-_WITHOUT_EFFECT = {"batch_tokens", "save_every_steps"}
+# Settings that say how hard a machine works and not what comes out, to the last bit.
+_WITHOUT_EFFECT = {"save_every_steps"}
+# Of a corpus, those that decide its texts: all that a tokenizer trained on it depends on.
+_OF_TEXTS = {"articles", "texts", "licences", "languages", "minimum_words"}
 
 
 def plan(recipe: Recipe, root: Path) -> list[Step]:
@@ -52,7 +44,8 @@ def plan(recipe: Recipe, root: Path) -> list[Step]:
     Files that are not there are noted in ``Step.missing`` and are no error yet: a recipe can be
     looked at on a machine that lacks its data.
     """
-    builder = _Builder(recipe, root)
+    digests = FileDigests(root)
+    builder = _Builder(recipe, root, digests)
     for name, source in recipe.models.items():
         builder.model_source(name, source)
     for index in range(len(recipe.corpus)):
@@ -66,6 +59,7 @@ def plan(recipe: Recipe, root: Path) -> list[Step]:
             builder.merge(entry)
     if recipe.evaluate is not None:
         builder.evaluate(recipe.evaluate)
+    digests.save()
     return builder.ordered()
 
 
@@ -87,8 +81,10 @@ class _Builder:
 
     recipe: Recipe
     root: Path
+    digests: FileDigests
     steps: dict[str, Step] = field(default_factory=dict)
     places: dict[str, making.Place] = field(default_factory=dict)  # stored models only
+    found: dict[str, tuple[dict[str, str], list[str]]] = field(default_factory=dict)  # corpora
 
     def add(
         self,
@@ -106,7 +102,9 @@ class _Builder:
         needs = tuple(dict.fromkeys(needs))
         inputs = {key: self.steps[key].origin.fingerprint for key in needs if key in self.steps}
         kept = {key: value for key, value in settings.items() if key not in _WITHOUT_EFFECT}
-        origin = Origin(kind, name, kept, {**inputs, **(sources or {})}, STEP_VERSIONS[code])
+        origin = Origin(
+            kind, name, kept, {**inputs, **(sources or {})}, versions.STEP_VERSIONS[code]
+        )
         step = Step(kind, name, origin, tuple(inputs), make, section, tuple(missing))
         self.steps[step.key] = step
 
@@ -122,6 +120,23 @@ class _Builder:
         for key in self.steps:
             visit(key)
         return list(order.values())
+
+    def run_seed(self, settings: CorpusSettings | links.ModelEntry) -> dict[str, int]:
+        return {"run_seed": self.recipe.seed} if _uses_run_seed(settings) else {}
+
+    def files(self, name: str, find: making.FindFiles) -> tuple[dict[str, str], list[str]]:
+        """Fingerprint of the user's files; or, as sentences, which of them are not there."""
+        try:
+            return {f"files/{name}": artifacts.fingerprint_of_files(find(), self.digests)}, []
+        except InputError as error:
+            return {}, [str(error)]
+
+    def corpus_files(self, settings: CorpusSettings) -> tuple[dict[str, str], list[str]]:
+        """The same for a corpus, which is looked up once a plan however many steps read it."""
+        if settings.name not in self.found:
+            found = self.files(settings.name, making.corpus_files(settings))
+            self.found[settings.name] = found
+        return self.found[settings.name]
 
     # --- models -----------------------------------------------------------------------------------
 
@@ -144,32 +159,32 @@ class _Builder:
             self.places[name] = making.Place(path, source.revision)
             return
         corpora = [links.corpus_named(self.recipe, used) for used in source.tokenizer.corpora]
-        sources, missing = _file_inputs({c.name: making.corpus_files(c) for c in corpora if c})
+        found = [self.corpus_files(c) for c in corpora if c]
         self.add(
             "model",
             name,
             {
                 "name": name,
                 **source.model_dump(mode="json"),
-                "corpora": [c.model_dump(mode="json") for c in corpora if c],
+                "corpora": [c.model_dump(mode="json", include=_OF_TEXTS) for c in corpora if c],
                 "seed": self.recipe.seed,
             },
             code="fresh",
             make=making.fresh(source, [c for c in corpora if c], self.recipe.seed),
-            sources=sources,
-            missing=missing,
+            sources={key: mark for sources, _ in found for key, mark in sources.items()},
+            missing=[problem for _, missing in found for problem in missing],
             section=f"models.{name}",
         )
 
     def corpus(self, index: int) -> None:
         settings = self.recipe.corpus[index]
         model = links.tokenizer_model(self.recipe, settings) or ""
-        sources, missing = _file_inputs({settings.name: making.corpus_files(settings)})
+        sources, missing = self.corpus_files(settings)
         reads = self.model_inputs([model])
         self.add(
             "tokens",
             settings.name,
-            {**settings.model_dump(mode="json"), "run_seed": self.recipe.seed},
+            {**settings.model_dump(mode="json"), **self.run_seed(settings)},
             code="corpus",
             make=making.corpus(settings, self.model(model), self.recipe.seed),
             needs=reads["needs"],
@@ -186,7 +201,7 @@ class _Builder:
         self.add(
             "model",
             entry.name,
-            {**entry.model_dump(mode="json"), "run_seed": self.recipe.seed},
+            {**entry.model_dump(mode="json"), **self.run_seed(entry)},
             code="pretrain",
             make=making.pretrain(
                 entry, self.model(entry.model), self.tokens(corpus.name), self.recipe.seed
@@ -200,7 +215,7 @@ class _Builder:
         self.add(
             "model",
             entry.name,
-            {**entry.model_dump(mode="json"), "run_seed": self.recipe.seed},
+            {**entry.model_dump(mode="json"), **self.run_seed(entry)},
             code="merge",
             make=making.merge(entry, {name: self.model(name) for name in used}, self.recipe.seed),
             section="merge",
@@ -218,7 +233,7 @@ class _Builder:
         self.add(
             "model",
             entry.name,
-            {**entry.model_dump(mode="json"), "run_seed": self.recipe.seed},
+            {**entry.model_dump(mode="json"), **self.run_seed(entry)},
             code="quantize",
             make=making.quantize(entry, self.model(entry.model), calibration, self.recipe.seed),
             section="quantize",
@@ -266,9 +281,8 @@ class _Builder:
 
     def _questions(self, settings: EvaluateSettings) -> None:
         chosen = {"tasks": settings.tasks, "languages": settings.languages, "limit": settings.limit}
-        sources, missing = _file_inputs(
-            {"questions": making.question_files(self.recipe.benchmark, settings)}
-        )
+        find = making.question_files(self.recipe.benchmark, settings)
+        sources, missing = self.files("questions", find)
         self.add(
             "questions",
             "benchmark",
@@ -320,15 +334,10 @@ class _Builder:
         return [*self.recipe.models, *(entry.name for _, entry in links.model_entries(self.recipe))]
 
 
-def _file_inputs(
-    finders: Mapping[str, Callable[[], list[Path]]],
-) -> tuple[dict[str, str], list[str]]:
-    """Fingerprint the user's files; what cannot be found is returned as sentences."""
-    sources: dict[str, str] = {}
-    missing: list[str] = []
-    for name, find in finders.items():
-        try:
-            sources[f"files/{name}"] = artifacts.fingerprint_of_files(find())
-        except InputError as error:
-            missing.append(str(error))
-    return sources, missing
+def _uses_run_seed(settings: CorpusSettings | links.ModelEntry) -> bool:
+    """Whether the recipe's seed has a say: something is drawn, and no seed of its own is given."""
+    if isinstance(settings, CorpusSettings):
+        return settings.held_out_fraction > 0
+    if isinstance(settings, PretrainSettings | DareMerge):
+        return settings.seed is None
+    return isinstance(settings, AwqQuantization)
