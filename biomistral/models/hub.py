@@ -12,12 +12,30 @@ from pathlib import Path
 from biomistral.errors import InputError, ModelError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-_WANTED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "README.md", "LICENSE*"]
+_WANTED = [
+    "*.json",
+    "*.safetensors",
+    "*.model",
+    "tokenizer.model*",
+    "*.jinja",
+    "*.txt",
+    "README.md",
+    "LICENSE*",
+]
+# The same weights once more, in the form of the model's makers.
+_UNWANTED = ["*consolidated*.safetensors"]
 
 
-def is_hub_id(path: str) -> bool:
-    """Whether ``path`` names a hub repository (owner/name) and no folder here."""
-    return not Path(path).exists() and _HUB_ID.fullmatch(path) is not None
+def is_hub_id(path: str | Path) -> bool:
+    """Whether ``path`` names a hub repository (owner/name) and nothing here.
+
+    Decided on the text as it was written: ``./a/b`` and ``a/b/`` are folders, there or not, and so
+    is every ``Path``, which has forgotten how it was written. So is ``a/b`` where a folder ``a``
+    is: more likely a path with a slip in it than the one owner of that name.
+    """
+    if isinstance(path, Path) or _HUB_ID.fullmatch(path) is None:
+        return False
+    return not Path(path).parent.exists()
 
 
 def local_folder(path: str | Path, revision: str | None = None) -> Path:
@@ -29,7 +47,9 @@ def local_folder(path: str | Path, revision: str | None = None) -> Path:
     folder = Path(path)
     if folder.is_dir():
         return folder
-    if not is_hub_id(str(path)):
+    if folder.exists():
+        raise InputError(f"{path}: is a file; name the folder of a checkpoint")
+    if not is_hub_id(path):
         raise InputError(
             f"{path}: there is no such folder; name the folder of a checkpoint, or a hub "
             "repository as owner/name"
@@ -38,7 +58,9 @@ def local_folder(path: str | Path, revision: str | None = None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(path), revision=revision, allow_patterns=_WANTED))
+        fetched = snapshot_download(
+            str(path), revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ModelError(
@@ -46,3 +68,4 @@ def local_folder(path: str | Path, revision: str | None = None) -> Path:
             f"({reason}); check the name, the revision, the network and, for "
             "gated models, your token, or name a folder"
         ) from error
+    return Path(fetched)

@@ -1,6 +1,7 @@
 """Open a checkpoint or a tokenizer, ready for use and in no other way than is safe.
 
-The only place that calls ``from_pretrained``. Weights must be safetensors: a pickle can run any
+Every model that is used is opened here (one that is being quantized is opened by the method that
+does it, and ``awq`` reads its own format). Weights must be safetensors: a pickle can run any
 code when it is opened. No code from a checkpoint is run, no weight is made up where one is missing,
 and nothing is printed. Quantized checkpoints are loaded in their own form, which their
 ``quantization_config`` says. Knows nothing about what models are used for.
@@ -11,22 +12,21 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import transformers.utils.logging
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from biomistral.errors import InputError, MissingDependencyError, ModelError, require
+from biomistral.errors import MissingDependencyError, ModelError, require
 from biomistral.models.checkpoints import Checkpoint, check_tokenizer_fits
+from biomistral.models.hub import local_folder
 
 Precision = Literal["bfloat16", "float32"]
 
 _DTYPES: Mapping[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # What Transformers, safetensors and the hub raise at files they cannot use.
 _UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError)
 
@@ -51,18 +51,17 @@ def load_model(
     quantized in a form that needs a library.
     """
     device = device or pick_device()
-    folder = _local_folder(path)
-    config = Checkpoint(folder).config if folder else _hub_config(str(path), revision)
-    quantization = config.get("quantization_config") or {}
+    folder = local_folder(path, revision)
+    quantization = Checkpoint(folder).config.get("quantization_config") or {}
     method = quantization.get("quant_method")
     if method == "bitsandbytes":
         require("bitsandbytes", extra="quantization", purpose=f"the quantized checkpoint {path}")
     if method == "awq" and importlib.util.find_spec("gptqmodel") is None:
-        model = _own_awq(path, folder, precision)
+        model = _own_awq(folder, precision)
     else:
-        model = _from_pretrained(path, revision, precision, device if method else None)
+        model = _from_pretrained(folder, precision, device if method else None)
     if method == "bitsandbytes" and device.type == "cpu":
-        _leave_weights_as_stored(model)
+        leave_weights_as_stored(model)
     if not hasattr(model, "hf_quantizer"):
         model = model.to(device)
     return model.eval()
@@ -71,15 +70,14 @@ def load_model(
 def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
     """Load the tokenizer of a model from a folder or the hub.
 
-    Raises ``InputError`` if there is nothing at ``path``, ``ModelError`` if it has no tokenizer or,
-    for a folder, if the tokenizer gives ids that the model's embedding does not have.
+    Raises ``InputError`` if there is nothing at ``path``, ``ModelError`` if it has no tokenizer or
+    one that gives ids that the model's embedding does not have.
     """
-    folder = _local_folder(path)
-    if folder is not None:
-        check_tokenizer_fits(folder)
+    folder = local_folder(path, revision)
+    check_tokenizer_fits(folder)
     try:
         with quiet_transformers():
-            return AutoTokenizer.from_pretrained(str(path), revision=revision or "main")
+            return AutoTokenizer.from_pretrained(str(folder))
     except _UNREADABLE as error:
         raise ModelError(
             f"{path}: has no tokenizer that can be loaded ({_first_line(error)}); put the "
@@ -106,57 +104,21 @@ def quiet_transformers() -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def _local_folder(path: str | Path) -> Path | None:
-    """Return the folder, or None if ``path`` is the id of a hub repository."""
-    folder = Path(path)
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise InputError(f"{path}: is a file; name the folder of a checkpoint")
-    if isinstance(path, str) and _HUB_ID.fullmatch(path):
-        return None
-    raise InputError(
-        f"{path}: there is no such folder; name the folder of a checkpoint, "
-        "or a hub repository as owner/name"
-    )
-
-
-def _hub_config(name: str, revision: str | None) -> dict[str, Any]:
-    try:
-        with quiet_transformers():
-            config = AutoConfig.from_pretrained(name, revision=revision or "main")
-    except _UNREADABLE as error:
-        raise ModelError(
-            f"{name}: is no folder here, and cannot be fetched from the hub as such "
-            f"({_first_line(error)}); check name, revision and network, or name a folder"
-        ) from error
-    values: dict[str, Any] = config.to_dict()
-    return values
-
-
-def _own_awq(path: str | Path, folder: Path | None, precision: Precision) -> Any:
+def _own_awq(folder: Path, precision: Precision) -> Any:
     """Load an AWQ checkpoint without the library that has kernels for it."""
     from biomistral.models.awq import load_awq_model
 
-    if folder is None:
-        raise ModelError(
-            f"{path}: without the library gptqmodel, AWQ checkpoints are read from folders only; "
-            f"fetch it first (hf download {path} --local-dir FOLDER) and name the folder"
-        )
     with quiet_transformers():
         return load_awq_model(folder, precision)
 
 
-def _from_pretrained(
-    path: str | Path, revision: str | None, precision: Precision, device: torch.device | None
-) -> Any:
+def _from_pretrained(folder: Path, precision: Precision, device: torch.device | None) -> Any:
     """Load with Transformers; weights go straight to ``device`` if it is given."""
     load: Any = AutoModelForCausalLM.from_pretrained
     try:
         with quiet_transformers():
             model, report = load(
-                str(path),
-                revision=revision or "main",
+                str(folder),
                 # Given here and not cast later: a later cast would round the rotary frequencies.
                 dtype=_DTYPES[precision],
                 use_safetensors=True,
@@ -167,12 +129,12 @@ def _from_pretrained(
             )
     except ImportError as error:
         raise MissingDependencyError(
-            f"{path}: is quantized in a form that needs a library which is not installed "
+            f"{folder}: is quantized in a form that needs a library which is not installed "
             f"({_first_line(error)}); install it, or use the unquantized model"
         ) from error
     except _UNREADABLE as error:
         raise ModelError(
-            f"{path}: cannot be loaded as a causal language model ({_first_line(error)}); "
+            f"{folder}: cannot be loaded as a causal language model ({_first_line(error)}); "
             "name a whole safetensors checkpoint that Transformers knows without extra code"
         ) from error
     missing, mismatched = sorted(report["missing_keys"]), sorted(report["mismatched_keys"])
@@ -183,16 +145,17 @@ def _from_pretrained(
             else f"has the weight {mismatched[0][0]!r} in another shape than its config says"
         )
         raise ModelError(
-            f"{path}: {problem} ({len(missing) + len(mismatched)} such in all), random numbers "
+            f"{folder}: {problem} ({len(missing) + len(mismatched)} such in all), random numbers "
             "would stand in for it; fetch the checkpoint again"
         )
     return model
 
 
-def _leave_weights_as_stored(model: Any) -> None:
+def leave_weights_as_stored(model: Any) -> None:
     """Keep bitsandbytes (0.50) from repacking 4-bit weights in the first forward pass on a CPU.
 
-    With AVX512-BF16 the repacked weights lose their gradients and are saved wrong.
+    With AVX512-BF16 the repacked weights lose their gradients and, without double quantization, are
+    saved wrong without a word.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedMod
 
 from biomistral.errors import ModelError, require
 from biomistral.models.checkpoints import Checkpoint
-from biomistral.models.loading import quiet_transformers
+from biomistral.models.loading import leave_weights_as_stored, quiet_transformers
 from biomistral.recipe.settings import BitsandbytesQuantization
 
 _LARGEST_INT8 = 127
@@ -43,7 +43,7 @@ def load_quantized(settings: BitsandbytesQuantization, original: Checkpoint) -> 
             f"{original.folder}: lacks the weight {missing[0]} ({len(missing)} such in all); "
             "fetch the checkpoint again"
         )
-    keep_layout(model)
+    leave_weights_as_stored(model)
     return cast("PreTrainedModel", model)
 
 
@@ -58,19 +58,6 @@ def _config(settings: BitsandbytesQuantization, original: Checkpoint) -> Any:
         bnb_4bit_use_double_quant=settings.double_quantization,
         bnb_4bit_compute_dtype=dtype,
     )
-
-
-def keep_layout(model: nn.Module) -> None:
-    """Make the 4-bit layers of ``model`` keep their weights as they are when they are used.
-
-    On a CPU with AVX512 for bfloat16, bitsandbytes (0.50) rearranges a weight at its first use.
-    Without double quantization it does not undo that rightly when the model is saved, and the file
-    is silently wrong; trained adapters get no gradient through such a weight.
-    """
-    module: Any
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
 
 
 def weight_errors(model: PreTrainedModel, original: Checkpoint) -> dict[str, float]:

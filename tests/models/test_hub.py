@@ -3,8 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 
 from biomistral.errors import InputError, ModelError
+from biomistral.models import hub
+from biomistral.models.checkpoints import COMPANIONS, INDEX
 from biomistral.models.hub import is_hub_id, local_folder
 
 
@@ -14,7 +17,22 @@ def test_owner_and_name_are_a_hub_repository(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "model", "./o/m", "../o/m", "/o/m", "a/b/c", "o/", "o/m/", "~/m", "é/m", "o/m x"]
+    "name",
+    [
+        "",
+        "model",
+        "./o/m",
+        "../o/m",
+        "/o/m",
+        "a/b/c",
+        "o/",
+        "o/m/",
+        "~/m",
+        "é/m",
+        "o/m x",
+        "o\\m",
+        "o/m\\",
+    ],
 )
 def test_anything_else_is_a_folder(name: str) -> None:
     assert not is_hub_id(name)
@@ -25,6 +43,37 @@ def test_a_folder_that_is_there_is_no_hub_repository(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     assert not is_hub_id("o/m")
     assert local_folder("o/m") == Path("o/m")
+
+
+def test_a_path_that_was_written_as_one_is_never_looked_up_on_the_hub() -> None:
+    assert not is_hub_id(Path("./o/m"))
+    with pytest.raises(InputError, match="o/m: there is no such folder"):
+        local_folder(Path("./o/m"))
+
+
+def test_a_slip_in_a_path_is_not_looked_up_on_the_hub(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "models" / "tiny").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert not is_hub_id("models/tini")
+    with pytest.raises(InputError, match="models/tini: there is no such folder"):
+        local_folder("models/tini")
+    assert is_hub_id("somebody/tini")
+
+
+def test_a_file_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file: is a file; name the folder"):
+        local_folder(tmp_path / "file")
+
+
+def test_all_that_goes_with_a_checkpoint_is_fetched_and_its_weights_once() -> None:
+    wanted = {*COMPANIONS, "config.json", INDEX, "model-00001-of-00002.safetensors", "README.md"}
+    unwanted = {"consolidated.safetensors", "consolidated-00001-of-00002.safetensors"}
+    others = {"pytorch_model.bin", "modeling_river.py", "original/consolidated.00.safetensors"}
+    fetched = filter_repo_objects(
+        wanted | unwanted | others, allow_patterns=hub._WANTED, ignore_patterns=hub._UNWANTED
+    )
+    assert set(fetched) == wanted
 
 
 def test_what_is_neither_is_told_what_is_allowed(tmp_path: Path) -> None:
