@@ -20,6 +20,7 @@ import torch
 
 from biomistral import artifacts
 from biomistral.artifacts import Origin
+from biomistral.errors import ModelError
 from biomistral.evaluation.columns import PREDICTIONS
 from biomistral.models.loading import load_model, load_tokenizer, pick_device
 from biomistral.progress import Progress, ignore
@@ -49,7 +50,7 @@ def predict(
 
     ``model`` is a folder or a hub id with its ``revision``. A run that was interrupted goes on
     where it was. Raises ``InputError`` or ``ModelError`` if model, tokenizer and requests do not
-    go together.
+    go together, ``ModelError`` if the memory of the GPU is too small for a batch.
     """
     if origin is None:
         requests = list(requests)
@@ -57,6 +58,8 @@ def predict(
     total = len(requests) if isinstance(requests, Sized) else None
     with artifacts.create(out, origin, resume=True) as draft:
         draft.device = pick_device().type
+        if draft.device != "cpu":
+            draft.not_deterministic = "GPU kernels add in varying order"
         draft.threads = torch.get_num_threads()
         engine = _Engine(settings, model, revision)
         totals = dict.fromkeys(("predictions", "prompts", "prompt_tokens", "forward_tokens"), 0)
@@ -95,9 +98,17 @@ class _Engine:
                 self._path, revision=self._revision, precision=self._settings.precision
             )
             self._opened = model, TextEncoder(tokenizer)
-        return score_requests(
-            *self._opened, group, batch_tokens=self._settings.batch_tokens, progress=progress
-        )
+        batch_tokens = self._settings.batch_tokens
+        try:
+            return score_requests(
+                *self._opened, group, batch_tokens=batch_tokens, progress=progress
+            )
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"evaluate.batch_tokens: {batch_tokens} tokens at a time are more than the memory "
+                f"of the GPU holds beside the model {self._path}; lower it (finished groups are "
+                "kept), or evaluate a quantized model"
+            ) from error
 
 
 def _origin(

@@ -67,6 +67,25 @@ def test_the_manifest_counts_and_names_device_and_threads(tiny_model, requests, 
     assert manifest["device"] in {"cpu", "cuda"}
 
 
+def test_on_a_gpu_the_manifest_does_not_promise_the_same_bytes(
+    tiny_model, requests, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        "biomistral.evaluation.prediction.pick_device", lambda: torch.device("cuda:0")
+    )
+    out = predict(SETTINGS, tiny_model, requests[:1], tmp_path / "tiny", name="tiny")
+    assert "GPU" in read_manifest(out)["deterministic"]
+
+
+def test_too_little_memory_is_one_line_with_the_remedy(tiny_model, requests, tmp_path, monkeypatch):
+    def full(*args: object, **kwargs: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("biomistral.models.scoring.score_requests", full)
+    with pytest.raises(ModelError, match=r"evaluate\.batch_tokens: 16384 tokens .*; lower it"):
+        predict(SETTINGS, tiny_model, requests, tmp_path / "tiny", name="tiny")
+
+
 def test_the_same_model_and_requests_give_the_same_bytes(tiny_model, requests, tmp_path):
     one = predict(SETTINGS, tiny_model, requests, tmp_path / "one", name="tiny")
     two = predict(SETTINGS, tiny_model, requests, tmp_path / "two", name="tiny")
