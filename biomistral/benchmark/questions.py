@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from biomistral import artifacts
+from biomistral import artifacts, versions
 from biomistral.artifacts import Origin
 from biomistral.benchmark.catalogue import Catalogue, Choice, choose, files_of, read_catalogue
 from biomistral.benchmark.loaders import load
@@ -81,6 +81,7 @@ def load_questions(
         name=out.name,
         settings={"tasks": list(choice.languages), "languages": list(languages), **numbers},
         inputs={"files": artifacts.fingerprint_of_files(_files_read(catalogue, choice))},
+        step_version=versions.STEP_VERSIONS["questions"],
     )
     with artifacts.create(out, origin) as draft:
         questions: list[Question] = []

@@ -134,7 +134,6 @@ class PackedRows:
         self.sequence_length: int = facts["sequence_length"]
         self.vocabulary_size: int = facts["vocabulary_size"]
         self.tokenizer_sha256: str = facts.get("tokenizer_sha256", "")  # vocabulary.py; may be ""
-        self.eos_id: int = facts["eos_id"]
         num_rows, num_held_out = facts["num_rows"], facts["num_held_out_rows"]
         first, last = (
             (0, num_rows - num_held_out)
@@ -166,7 +165,10 @@ class PackedRows:
         return (self[index] for index in range(len(self)))
 
     def documents(self, index: int) -> tuple[str, ...]:
-        """Ids of the documents that the pieces of row ``index`` are from, in order."""
+        """Ids of the documents that the pieces of row ``index`` are from, in order.
+
+        For whoever looks into a row that training stumbles over; the steps do without.
+        """
         place = self._place(index)
         if self._document_ids is None:
             self._document_ids = _read_table(self.folder / DOCUMENTS, ["id"])["id"]
