@@ -123,7 +123,7 @@ def check(recipe: RecipeFile, changes: Changes = None) -> None:
     from biomistral.recipe import load_recipe
 
     loaded = load_recipe(recipe, changes=changes or [])
-    typer.echo(f"{recipe}: the recipe {loaded.name} is correct")
+    typer.echo(f"{recipe}: the recipe {loaded.name} is well formed (its files are not looked at)")
 
 
 @recipe_app.command()

@@ -17,8 +17,10 @@ from rich.table import Table
 
 from biomistral import progress as listening
 from biomistral.advisory import ADVISORY
+from biomistral.errors import InputError
 from biomistral.pipeline import Outcome, Step, Verdict, judge, plan, run_steps, select
 from biomistral.recipe import load_recipe
+from biomistral.recipe.explain import explain
 
 _WORDS = {"done": "is there", "new": "new", "changed": "changed"}
 
@@ -36,6 +38,7 @@ def run(
         _show_plan(console, steps, verdicts)
         return
     signal.signal(signal.SIGTERM, _interrupt)
+    _save_recipe(root, explain(recipe))
     waiting = sum(verdict.state != "done" for verdict in verdicts.values())
     console.print(f"{recipe.name}: {waiting} of {len(steps)} steps to do, in {root}")
     for key, verdict in verdicts.items():
@@ -49,10 +52,20 @@ def run(
             if outcome.verdict.state != "done":
                 console.print(_line(outcome))
     console.print(_outcome_table(outcomes))
-    report = root / "report/report/index.html"
-    if report.exists():
-        console.print(f"Report: {report}", soft_wrap=True)
+    if any(outcome.step.kind == "report" for outcome in outcomes):
+        console.print(f"Report: {root / 'report/report/index.html'}", soft_wrap=True)
     console.print(ADVISORY, style="dim")
+
+
+def _save_recipe(root: Path, text: str) -> None:
+    """Keep the resolved recipe beside its results."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        (root / "recipe.yaml").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"{root}: no results can be written there ({error.strerror}); choose another --out"
+        ) from error
 
 
 def _show_plan(console: Console, steps: Sequence[Step], verdicts: dict[str, Verdict]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from biomistral import artifacts
-from biomistral.errors import InputError, did_you_mean
+from biomistral.errors import InputError, MissingDependencyError, ModelError, did_you_mean
 from biomistral.pipeline.steps import Step, Verdict, judge
 from biomistral.progress import Progress, ignore
 
@@ -79,6 +79,14 @@ def run_steps(
         out, verdict = root / step.key, verdicts[step.key]
         started = time.perf_counter()
         if verdict.state != "done":
-            step.make(out, step.origin, progress_of(step))
+            _make(step, out, progress_of(step))
         seconds = 0.0 if verdict.state == "done" else time.perf_counter() - started
         yield Outcome(step, verdict, seconds, artifacts.size_bytes(out))
+
+
+def _make(step: Step, out: Path, progress: Progress) -> None:
+    """Make one artefact; an error says which."""
+    try:
+        step.make(out, step.origin, progress)
+    except (InputError, ModelError, MissingDependencyError) as error:
+        raise type(error)(f"{step.key}: {error}") from error
