@@ -66,6 +66,8 @@ def quantize(
             _write_awq(settings, original, rows, draft, progress)
         else:
             _write_bitsandbytes(settings, original, draft, progress)
+        if draft.device != "cpu":
+            draft.not_deterministic = "GPU kernels add in varying order"
         copy_companions(model, draft.folder)
         draft.counts["weight_bytes_before"] = _weight_bytes(original)
         draft.counts["weight_bytes_after"] = _weight_bytes(Checkpoint(draft.folder))
@@ -152,7 +154,7 @@ def _write_bitsandbytes(
     quantized = bnb.load_quantized(settings, original)
     draft.device = quantized.device.type
     with quiet_transformers():
-        quantized.save_pretrained(draft.folder)  # before any use: see bnb.keep_layout
+        quantized.save_pretrained(draft.folder)
     draft.counts["mean_relative_weight_error"] = bnb.weight_errors(quantized, original)
     _write_config(draft.folder, Checkpoint(draft.folder).config)
     progress(1, 1, "models quantized")

@@ -14,7 +14,7 @@ from biomistral import artifacts
 from biomistral.errors import InputError, ModelError
 from biomistral.models.awq import load_awq_model
 from biomistral.models.rows import Row, write_rows
-from biomistral.quantization import quantize
+from biomistral.quantization import quantize, step
 from biomistral.recipe.settings import AwqQuantization, BitsandbytesQuantization
 
 AWQ = AwqQuantization(
@@ -143,6 +143,24 @@ def test_bitsandbytes_folder_loads_with_transformers_alone(settings, tiny_model,
     counts = artifacts.read_manifest(out)["counts"]
     assert counts["weight_bytes_after"] < counts["weight_bytes_before"]
     assert len(counts["mean_relative_weight_error"]) == 7
+
+
+def test_on_a_gpu_the_manifest_does_not_promise_the_same_bytes(tiny_model, tmp_path, monkeypatch):
+    pytest.importorskip("bitsandbytes")
+    on_cpu = step._write_bitsandbytes
+
+    def on_gpu(settings, original, draft, progress):
+        on_cpu(settings, original, draft, progress)
+        draft.device = "cuda"
+
+    settings = BitsandbytesQuantization(name="small", model="m", method="bitsandbytes", bits=8)
+    assert (
+        artifacts.read_manifest(quantize(settings, tiny_model, tmp_path / "cpu"))["deterministic"]
+        is True
+    )
+    monkeypatch.setattr(step, "_write_bitsandbytes", on_gpu)
+    out = quantize(settings, tiny_model, tmp_path / "gpu")
+    assert "GPU" in artifacts.read_manifest(out)["deterministic"]
 
 
 def test_a_quantized_model_is_not_quantized_again(awq_folder, tokens, tmp_path):
