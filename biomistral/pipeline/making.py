@@ -42,7 +42,7 @@ class Place:
 
     def problems(self) -> list[str]:
         """What is wrong with a place given by the user, as far as it can be seen from here."""
-        if is_hub_id(str(self.path)) or Path(self.path).is_dir():
+        if is_hub_id(self.path) or Path(self.path).is_dir():
             return []
         return [f"{self.path}: there is no such model folder"]
 

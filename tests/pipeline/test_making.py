@@ -14,6 +14,7 @@ def test_a_place_is_a_folder_or_a_name_on_the_hub(tmp_path: Path) -> None:
     assert Place(tmp_path).problems() == []
     assert Place(tmp_path).folder() == tmp_path
     assert Place("somebody/Model-7B").problems() == []
+    assert Place(Path("somebody/Model-7B")).problems() != []  # written as ./somebody/Model-7B
     for gone in (tmp_path / "gone", "./gone/model"):
         assert Place(gone).problems() == [f"{gone}: there is no such model folder"]
         with pytest.raises(InputError, match="there is no such folder"):
