@@ -305,7 +305,7 @@ def _float32_head(head: Any) -> _Head:
     if type(head) is not nn.Linear:
         return lambda hidden: head(hidden).float()
     weight = head.weight.float()
-    bias = None if head.bias is None else head.bias.float()
+    bias = None if getattr(head, "bias", None) is None else head.bias.float()
     return lambda hidden: nn.functional.linear(hidden.float(), weight, bias)
 
 
