@@ -17,7 +17,6 @@ from rich.table import Table
 
 from biomistral import progress as listening
 from biomistral.advisory import ADVISORY
-from biomistral.errors import InputError
 from biomistral.pipeline import Outcome, Step, Verdict, judge, plan, run_steps, select
 from biomistral.recipe import load_recipe
 from biomistral.recipe.explain import explain
@@ -38,7 +37,6 @@ def run(
         _show_plan(console, steps, verdicts)
         return
     signal.signal(signal.SIGTERM, _interrupt)
-    _save_recipe(root, explain(recipe))
     waiting = sum(verdict.state != "done" for verdict in verdicts.values())
     console.print(f"{recipe.name}: {waiting} of {len(steps)} steps to do, in {root}")
     for key, verdict in verdicts.items():
@@ -49,23 +47,13 @@ def run(
         for outcome in run_steps(steps, root, progress_of=lambda step: _listener(bar, step)):
             _forget(bar)
             outcomes.append(outcome)
+            (root / "recipe.yaml").write_text(explain(recipe), encoding="utf-8")
             if outcome.verdict.state != "done":
                 console.print(_line(outcome))
     console.print(_outcome_table(outcomes))
     if any(outcome.step.kind == "report" for outcome in outcomes):
         console.print(f"Report: {root / 'report/report/index.html'}", soft_wrap=True)
     console.print(ADVISORY, style="dim")
-
-
-def _save_recipe(root: Path, text: str) -> None:
-    """Keep the resolved recipe beside its results."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        (root / "recipe.yaml").write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"{root}: no results can be written there ({error.strerror}); choose another --out"
-        ) from error
 
 
 def _show_plan(console: Console, steps: Sequence[Step], verdicts: dict[str, Verdict]) -> None:

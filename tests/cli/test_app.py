@@ -108,10 +108,13 @@ def test_a_closed_pipe_is_no_traceback() -> None:
 # --- recipe ---------------------------------------------------------------------------------------
 
 
-def test_check_says_that_a_recipe_is_correct(command, write, merge_text: str) -> None:  # type: ignore[no-untyped-def]
+def test_check_says_that_a_recipe_is_well_formed(command, write, merge_text: str) -> None:  # type: ignore[no-untyped-def]
     path = write(merge_text)
     finished = command("recipe", "check", path)
-    assert (finished.status, finished.out) == (0, f"{path}: the recipe small is well formed\n")
+    assert (finished.status, finished.out) == (
+        0,
+        f"{path}: the recipe small is well formed (its files are not looked at)\n",
+    )
 
 
 def test_check_tells_all_problems(command, write) -> None:  # type: ignore[no-untyped-def]
