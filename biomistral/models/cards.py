@@ -22,9 +22,16 @@ from biomistral.errors import InputError
 CARD = "card.json"
 README = "README.md"
 
+NOT_STATED = "other"  # the hub's id of a licence that is none of its list
+
 # What the hub accepts as the id of a model: a name, or owner/name.
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
+# A card stays as it was written when the model is measured later: the report prints it again.
+_NO_RESULTS = (
+    "Not in this file: if the model was evaluated, its report has this card with results "
+    "(`report/cards/`)."
+)
 _LIMITS = """\
 - Scores come from multiple-choice questions. They say little about free text, and nothing about
   usefulness or safety at a bedside.
@@ -43,7 +50,9 @@ class Card:
     relation: Literal["finetune", "merge", "quantized"] | None  # to the base models
     description: str  # Markdown, a few sentences
     details: dict[str, str] = field(default_factory=dict)  # how it was made: label -> value
-    licence: str = "apache-2.0"  # of the weights; an id of the hub's list, in lower case
+    # Of the weights: an id of the hub's list, in lower case. Nobody gives one here by default, for
+    # it is not ours to give.
+    licence: str = NOT_STATED
     languages: tuple[str, ...] = ("en",)  # ISO 639-1
     datasets: tuple[str, ...] = ()  # names or hub ids of what it was trained on
 
@@ -59,7 +68,7 @@ def render_card(card: Card, results: str = "") -> str:
         "## How it was made",
         _details_table({label: value for label, value in details.items() if value}),
         "## Results",
-        results.strip() or "Not measured yet.",
+        results.strip() or _NO_RESULTS,
         "## Training data and licences",
         _data_and_licence(card),
         "## Limits",
@@ -127,11 +136,20 @@ def _details_table(details: dict[str, str]) -> str:
 
 
 def _data_and_licence(card: Card) -> str:
-    bases = " Its base models come under their own licences." if card.base_models else ""
-    licence = f"The weights are under {escape_markdown(card.licence)}.{bases}"
+    licence = _licence(card)
     if not card.datasets:
         return f"No data set was named for this step; what the base models saw applies. {licence}"
     return "\n".join([*(f"- {escape_markdown(_shown(d))}" for d in card.datasets), "", licence])
+
+
+def _licence(card: Card) -> str:
+    if card.licence == NOT_STATED:
+        return (
+            "Licence of the weights: not stated; those of the base models and of the training data "
+            "apply."
+        )
+    bases = " Its base models come under their own licences." if card.base_models else ""
+    return f"The weights are under {escape_markdown(card.licence)}.{bases}"
 
 
 def _frozen(value: Any) -> Any:

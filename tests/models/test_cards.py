@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -29,7 +30,7 @@ def front_matter(text: str) -> dict[str, object]:
 
 def test_front_matter_is_what_the_hub_reads() -> None:
     assert front_matter(render_card(CARD)) == {
-        "license": "apache-2.0",
+        "license": "other",
         "language": ["en", "no"],  # Norwegian stays text: bare `no` is a boolean in YAML
         "base_model": ["owner/base"],
         "base_model_relation": "merge",
@@ -57,10 +58,18 @@ def test_a_local_path_shows_only_its_last_part() -> None:
 
 
 def test_results_replace_the_notice_that_there_are_none() -> None:
-    assert "Not measured yet." in render_card(CARD)
+    assert "Not in this file" in render_card(CARD)
     text = render_card(CARD, results="| task | accuracy |")
     assert "| task | accuracy |" in text
-    assert "Not measured yet." not in text
+    assert "Not in this file" not in text
+
+
+def test_a_licence_is_stated_only_if_one_was_given() -> None:
+    assert "Licence of the weights: not stated; those of the base models" in render_card(CARD)
+    given = render_card(replace(CARD, licence="mit"))
+    assert front_matter(given)["license"] == "mit"
+    assert "The weights are under mit." in given
+    assert "not stated" not in given
 
 
 def test_a_bar_in_a_detail_does_not_break_its_row() -> None:

@@ -104,7 +104,7 @@ def test_cards_are_printed_with_results(made: Path) -> None:
     text = (made / "cards" / "tr_ained_b_x_.md").read_text(encoding="utf-8")
     assert "Made up and trained." in text
     assert "| Heart | 62.0 | 42.0 |" in text
-    assert "Not measured yet." in (made / "cards" / "elsewhere.md").read_text(encoding="utf-8")
+    assert "Not measured in this run." in (made / "cards" / "elsewhere.md").read_text(encoding="utf-8")
 
 
 def test_no_place_or_time_is_told(made: Path, run_folders) -> None:  # type: ignore[no-untyped-def]
