@@ -17,6 +17,7 @@ from biomistral.records import Score, Task
 AVERAGE = "average"
 MEDICAL = "medical"
 RANDOM_CHOICE = "random choice"  # name of the baseline that gives the line of chance
+MAJORITY_CHOICE = "majority choice"  # likewise: always the most frequent answer
 
 ModelKind = Literal["model", "ensemble", "baseline"]
 

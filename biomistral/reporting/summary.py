@@ -1,14 +1,16 @@
 """The findings of a run in sentences, worked out from the numbers and claiming no more than them.
 
-Two intervals that overlap are said to overlap; nothing is called better on such a difference.
+Two intervals that overlap are said to overlap; nothing is called better on such a difference, and
+equal numbers in print have no winner.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from biomistral.records import Score
+from biomistral.records import Score, Task
 from biomistral.reporting.results import (
+    MAJORITY_CHOICE,
     RANDOM_CHOICE,
     Results,
     Setting,
@@ -33,7 +35,7 @@ def findings(
         return (f"No average accuracy of {group} tasks was measured ({describe(setting)}).",)
     return (
         _best(averages, group, setting),
-        *_against_chance(results, averages, setting, group),
+        *_against_baselines(results, averages, setting, group),
         *(
             _change(results, setting, model, parents[model])
             for model in trained
@@ -44,47 +46,75 @@ def findings(
 
 def _averages(results: Results, setting: Setting, group: str) -> dict[str, Score]:
     """Average accuracy of every model and ensemble; a single task is its own average."""
-    tasks = results.tasks_of(group, setting)
-    task = average_of(group) if len(tasks) != 1 else tasks[0]
+    task = _average_task(results, setting, group)
     found = {m: results.find(setting, m, task, ACCURACY) for m in results.models}
     return {m: s for m, s in found.items() if s is not None and results.kinds[m] != "baseline"}
 
 
+def _average_task(results: Results, setting: Setting, group: str) -> Task:
+    tasks = results.tasks_of(group, setting)
+    return average_of(group) if len(tasks) != 1 else tasks[0]
+
+
 def _best(averages: Mapping[str, Score], group: str, setting: Setting) -> str:
-    best = max(averages, key=lambda model: averages[model].value)
-    text = (
-        f"{describe(setting)}: {best} has the highest {group} average, {_percent(averages[best])}."
-    )
-    rivals = [m for m in averages if m != best and _overlap(averages[m], averages[best])]
-    if len(averages) == 1:
+    """Name the highest average, or all that print it: what looks equal is called equal."""
+    best = max(averages.values(), key=lambda score: score.value)
+    shown = score_cell(best).text
+    first = [model for model, score in averages.items() if score_cell(score).text == shown]
+    if len(first) > 1:
+        text = f"{_listed(first)} share the highest {group} average, {shown} %."
+    else:
+        text = f"{first[0]} has the highest {group} average, {_percent(best)}."
+    text = f"{describe(setting)}: {text}"
+    others = [model for model in averages if model not in first]
+    if not others:
         return text
     if any(score.low is None for score in averages.values()):
         return f"{text} There are no intervals, so how sure that is cannot be said."
+    rivals = [m for m in others if any(_overlap(averages[m], averages[f]) for f in first)]
+    whose = "Its interval overlaps" if len(first) == 1 else "Their intervals overlap"
     if not rivals:
-        return f"{text} Its interval overlaps with that of no other model."
+        return f"{text} {whose} with that of no other model."
     return (
-        f"{text} Its interval overlaps with that of {_listed(rivals)}: this run does not show that "
-        "it is better than these."
+        f"{text} {whose} with that of {_listed(rivals)}: this run does not show that "
+        f"{'it is' if len(first) == 1 else 'they are'} better than these."
     )
 
 
-def _against_chance(
+def _against_baselines(
     results: Results, averages: Mapping[str, Score], setting: Setting, group: str
 ) -> list[str]:
-    chance = results.find(setting, RANDOM_CHOICE, average_of(group), ACCURACY)
-    if chance is None:
-        return []
+    """Say how the models stand to random choice, and which are below the majority choice."""
+    lines = []
+    task = _average_task(results, setting, group)
+    if chance := results.find(setting, RANDOM_CHOICE, task, ACCURACY):
+        lines += _against_chance(averages, chance.value, group)
+    if majority := results.find(setting, MAJORITY_CHOICE, task, ACCURACY):
+        below = [model for model, score in averages.items() if score.value < majority.value]
+        if below:
+            lines.append(
+                f"Lower on the {group} average than always giving the most frequent answer "
+                f"({_value(majority.value)}, majority choice): {_listed_of(below, averages)}."
+            )
+    return lines
+
+
+def _against_chance(averages: Mapping[str, Score], chance: float, group: str) -> list[str]:
+    line = f"random choice ({_value(chance)}) on the {group} average"
+    below = [m for m, s in averages.items() if (s.value if s.high is None else s.high) < chance]
     weak = [
         model
         for model, score in averages.items()
-        if (score.value if score.low is None else score.low) <= chance.value
+        if model not in below and (score.value if score.low is None else score.low) <= chance
     ]
-    line = f"random choice ({chance.value:.1%})".replace("%", " %")
-    if not weak:
-        return [f"Every model is above {line} on the {group} average."]
     if len(weak) == len(averages):
-        return [f"No model is shown to be above {line} on the {group} average."]
-    return [f"Not shown to be above {line} on the {group} average: {_listed(weak)}."]
+        return [f"No model is shown to be above {line}."]
+    if not weak and not below:
+        return [f"Every model is above {line}."]
+    lines = [f"Below {line}: {_listed_of(below, averages)}."] if below else []
+    if weak:
+        lines.append(f"Not shown to be above {line}: {_listed(weak)}.")
+    return lines
 
 
 def _change(results: Results, setting: Setting, model: str, parent: str) -> str:
@@ -115,6 +145,15 @@ def _percent(score: Score) -> str:
     if cell.low is None:
         return f"{cell.text} %"
     return f"{cell.text} % (95 % interval {cell.interval})"
+
+
+def _value(fraction: float) -> str:
+    return f"{fraction:.1%}".replace("%", " %")
+
+
+def _listed_of(names: Sequence[str], all_names: Collection[str]) -> str:
+    every = len(names) == len(all_names) > 1
+    return f"every model ({_listed(names)})" if every else _listed(names)
 
 
 def _listed(names: Sequence[str]) -> str:

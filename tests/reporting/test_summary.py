@@ -33,6 +33,37 @@ def test_models_that_may_be_guessing_are_named(make_score, tasks) -> None:  # ty
     assert "No model is shown to be above random choice" in text
 
 
+def test_numbers_that_print_the_same_have_no_winner(make_score, tasks) -> None:  # type: ignore[no-untyped-def]
+    text = found(make_score, tasks, {"x": 0.2081, "y": 0.2079, "z": 0.208, "low": 0.1})
+    assert "x, y and z share the highest medical average, 20.8 %." in text
+    assert "Their intervals overlap with that of no other model" in text
+    text = found(make_score, tasks, {"x": 0.208, "y": 0.208}, low=None, high=None)
+    assert text.endswith("x and y share the highest medical average, 20.8 %.")
+
+
+def test_an_interval_wholly_below_chance_is_said_to_be_below(make_score, tasks) -> None:  # type: ignore[no-untyped-def]
+    text = found(make_score, tasks, {"bad": 0.1, "weak": 0.26, "random choice": 0.253})
+    assert "Below random choice (25.3 %) on the medical average: bad." in text
+    assert "Not shown to be above random choice (25.3 %) on the medical average: weak." in text
+    text = found(make_score, tasks, {"a": 0.1, "b": 0.11, "random choice": 0.253})
+    assert "Below random choice (25.3 %) on the medical average: every model (a and b)." in text
+    assert "Every model is above" not in text
+
+
+def test_models_below_the_majority_choice_are_named(make_score, tasks) -> None:  # type: ignore[no-untyped-def]
+    scores = [
+        make_score(model, task, value, model_kind=kind)
+        for model, value, kind in (
+            ("a", 0.30, "model"),
+            ("b", 0.50, "model"),
+            ("majority choice", 0.34, "baseline"),
+        )
+        for task in ("anatomy", "heart", "average")
+    ]
+    text = " ".join(findings(index_results(scores, tasks, []), {}, []))
+    assert "most frequent answer (34.0 %, majority choice): a." in text
+
+
 def test_a_trained_model_is_compared_with_its_parent(make_score, tasks) -> None:  # type: ignore[no-untyped-def]
     text = found(make_score, tasks, {"a": 0.5, "b": 0.49}, ["b"], {"b": "a"})
     assert "b against a, which it was trained from: \N{MINUS SIGN}1.0 points" in text
