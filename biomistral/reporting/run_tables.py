@@ -52,6 +52,20 @@ class LogLine:
     held_out_loss: Mapping[str, float]  # corpus -> nats per token; empty where not measured
 
 
+# Corpus totals in the order of the work; others follow as they come.
+_TOTALS = (
+    "files read",
+    "documents seen",
+    "documents kept",
+    "documents held out",
+    "words",
+    "tokens",
+    "rows",
+    "held out rows",
+    "padding fraction",
+)
+
+
 def benchmark_table(results: Results) -> Table:
     """Tasks with their source, licence and number of questions answered in each language."""
     rows = []
@@ -80,11 +94,13 @@ def corpus_tables(corpora: Sequence[Artefact]) -> list[Table]:
     for corpus in corpora:
         for path, value in _numbers(corpus.counts):
             if len(path) == 1:
-                totals.setdefault(_spaced(path[0]), {})[corpus.name] = value
+                totals.setdefault(_total_label(path[0]), {})[corpus.name] = value
             else:
                 rows = by_key.setdefault(path[0], {})
                 rows.setdefault(_label(path), {})[corpus.name] = value
     names = [corpus.name for corpus in corpora]
+    place = {label: index for index, label in enumerate(_TOTALS)}
+    totals = dict(sorted(totals.items(), key=lambda item: place.get(item[0], len(place))))
     tables = [_counts_table("Totals", totals, names)] if totals else []
     for key, values in by_key.items():
         ordered = sorted(values.items(), key=lambda item: (-sum(item[1].values()), item[0]))
@@ -173,6 +189,24 @@ def parents_of(models: Sequence[Artefact]) -> dict[str, str]:
     return parents
 
 
+def makings_of(models: Sequence[Artefact]) -> dict[str, tuple[str, ...]]:
+    """For each model made from others of the run, all of them; only merges have several.
+
+    Read like ``parents_of``, and from ``models`` of merges.
+    """
+    names = {model.name for model in models}
+    found = {}
+    for model in models:
+        settings = (model.manifest or {}).get("settings") or {}
+        merged = settings.get("models")
+        parts = merged if isinstance(merged, list) else []
+        made = [settings.get("model"), settings.get("base")]
+        made += [part.get("model") for part in parts if isinstance(part, Mapping)]
+        own = tuple(dict.fromkeys(n for n in made if isinstance(n, str)))
+        found[model.name] = tuple(n for n in own if n in names and n != model.name)
+    return {name: own for name, own in found.items() if own}
+
+
 def _made_from(inputs: Mapping[str, str], known: Mapping[str, str]) -> str:
     """Labels of inputs, each with the name of the artefact or the start of its fingerprint."""
     parts = []
@@ -215,7 +249,13 @@ def _label(path: tuple[str, ...]) -> str:
     rest = path[1:]
     if "language" in path[0]:
         rest = (language_name(path[1]), *path[2:])
+    if path[0] == "dropped":  # reasons are words of ours; licences and such are not
+        rest = tuple(map(_spaced, rest))
     return ": ".join(rest)
+
+
+def _total_label(key: str) -> str:
+    return "files read" if key == "articles_read" else _spaced(key)
 
 
 def _spaced(key: str) -> str:
