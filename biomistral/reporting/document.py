@@ -22,6 +22,7 @@ from biomistral.reporting.run_tables import (
     LogLine,
     benchmark_table,
     corpus_tables,
+    makings_of,
     parents_of,
     provenance_table,
     training_table,
@@ -34,10 +35,11 @@ from biomistral.reporting.score_tables import (
     calibration_table,
     describe,
     groups_table,
+    language_name,
     languages_table,
 )
 from biomistral.reporting.summary import findings
-from biomistral.reporting.tables import Table, slug
+from biomistral.reporting.tables import Table, slug, unique_names
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Section:
     charts: Sequence[Chart] = ()
     folded: Sequence[Table] = ()  # shown on demand
     samples: Sequence[Sample] = ()
+    links: Mapping[str, str] = field(default_factory=dict)  # text -> file beside the page
 
     @property
     def is_empty(self) -> bool:
@@ -93,13 +96,13 @@ def compose(title: str, material: Material) -> Document:
     sections = [
         _medical(results),
         _by_task(results),
-        _groups(results, parents_of(material.models)),
+        _groups(results, material.models),
         _languages(results),
         _calibration(results, material.reliability),
         _training(material.logs),
         Section("corpora", "Corpora", tables=corpus_tables(material.corpora)),
         _benchmark(results, material.samples),
-        _provenance((*material.corpora, *material.models, *material.others)),
+        _provenance(material),
     ]
     return Document(
         title=title,
@@ -139,35 +142,47 @@ def _medical(results: Results) -> Section:
 
 
 def _by_task(results: Results) -> Section:
-    charts = []
-    for setting in results.main_settings[:1]:
-        for group in results.groups:
-            tasks = results.tasks_of(group, setting)
-            average = (average_of(group),) if len(tasks) > 1 else ()
-            for task in (*average, *tasks):
-                scores = {m: results.find(setting, m, task, ACCURACY) for m in results.models}
-                chance = scores.pop(RANDOM_CHOICE, None)
-                if any(scores.values()):
-                    title = f"{group.capitalize()} average" if task in average else task.title
-                    id_ = slug("bars", group, task.name)
-                    line = chance.value if chance else None
-                    charts.append(figures.accuracy_chart(id_, title, scores, line))
-    text = "Whiskers are 95 % intervals; the dashed line is random choice."
-    if charts:
-        text = f"{describe(results.main_settings[0])}. {text}"
+    """One row of charts for each scoring of the main language; each says which it shows."""
+    charts = [
+        chart
+        for setting in results.main_settings
+        for group in results.groups
+        for chart in _bar_charts(results, group, setting)
+    ]
+    text = (
+        "Whiskers are 95 % intervals (no whisker at 0 or 100 %: resampling cannot show doubt "
+        "there); the dashed line is random choice."
+    )
     return Section("tasks", "Task by task", text, charts=charts)
 
 
-def _groups(results: Results, parents: Mapping[str, str]) -> Section:
+def _bar_charts(results: Results, group: str, setting: Setting) -> list[Chart]:
+    charts = []
+    tasks = results.tasks_of(group, setting)
+    average = (average_of(group),) if len(tasks) > 1 else ()
+    for task in (*average, *tasks):
+        scores = {m: results.find(setting, m, task, ACCURACY) for m in results.models}
+        chance = scores.pop(RANDOM_CHOICE, None)
+        if any(scores.values()):
+            title = f"{group.capitalize()} average" if task in average else task.title
+            id_ = slug("bars", group, task.name, *map(str, setting))
+            line = chance.value if chance else None
+            caption = f"{title} ({describe(setting)})"
+            charts.append(figures.accuracy_chart(id_, caption, scores, line))
+    return charts
+
+
+def _groups(results: Results, models: Sequence[Artefact]) -> Section:
     """Medical against the rest: what specialising cost. Nothing to say with one group alone."""
     if len(results.groups) < 2:
         return Section("groups", "")
     settings = results.main_settings
+    parents, makings = parents_of(models), makings_of(models)
     return Section(
         "groups",
         "Gained and forgotten",
         "What training on medical text did to everything else.",
-        tables=[groups_table(results, setting, parents) for setting in settings],
+        tables=[groups_table(results, setting, parents, makings) for setting in settings],
         folded=[
             accuracy_table(results, group, setting)
             for group in results.groups[1:]
@@ -187,9 +202,15 @@ def _languages(results: Results) -> Section:
 def _calibration(results: Results, bins: Sequence[ReliabilityBin]) -> Section:
     group = results.main_group
     tables = [calibration_table(results, group, setting) for setting in results.main_settings]
+    shown = {s.scoring: s for s in reversed(results.main_settings)}  # bins do not know the shots
     charts = [
-        figures.reliability_chart(slug("reliability", str(index)), model, own, index)
-        for setting in results.main_settings[:1]
+        figures.reliability_chart(
+            slug("reliability", setting.language, setting.scoring, str(index)),
+            f"{model} ({_bins_setting(results, setting)})",
+            own,
+            index,
+        )
+        for setting in reversed(shown.values())
         for index, model in enumerate(results.models)
         if (own := _bins_of(bins, model, group, setting))
     ]
@@ -201,6 +222,13 @@ def _calibration(results: Results, bins: Sequence[ReliabilityBin]) -> Section:
         tables=[table for table in tables if table.rows],
         charts=charts,
     )
+
+
+def _bins_setting(results: Results, setting: Setting) -> str:
+    """What the bins of a scoring are of: they are kept for all its numbers of shots together."""
+    same = [s for s in results.main_settings if s.scoring == setting.scoring]
+    shots = f"{' and '.join(str(s.shots) for s in same)}-shot"
+    return f"{language_name(setting.language)}, {setting.scoring} scoring, {shots}"
 
 
 def _bins_of(
@@ -240,11 +268,14 @@ def _benchmark(results: Results, samples: Sequence[Sample]) -> Section:
     )
 
 
-def _provenance(artefacts: Sequence[Artefact]) -> Section:
+def _provenance(material: Material) -> Section:
+    artefacts = (*material.corpora, *material.models, *material.others)
     versions = versions_table(artefacts)
+    stems = unique_names([model.name for model in material.models])
     return Section(
         "provenance",
         "Provenance",
         tables=[provenance_table(artefacts)],
         folded=[versions] if versions.rows else [],
+        links={name: f"cards/{stem}.md" for name, stem in stems.items()},
     )

@@ -106,8 +106,11 @@ def reliability_chart(
             [b.mean_confidence for b in bins],
             [b.accuracy for b in bins],
             color=colour,
-            marker=MARKERS[index % len(MARKERS)],
+            marker=MARKERS[_turn(index) % len(MARKERS)],
+            linestyle=LINES[index // len(COLOURS) % len(LINES)],
             markersize=4.5,
+            clip_on=False,  # a marker at 0 or 1 is shown whole
+            zorder=3,
         )
         upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="Accuracy")
         upper.grid(visible=True, color=_INK, alpha=0.15, linewidth=0.5)
@@ -117,6 +120,8 @@ def reliability_chart(
             width=[b.high - b.low for b in bins],
             align="edge",
             color=colour,
+            hatch=HATCHES[index // len(COLOURS) % len(HATCHES)],
+            edgecolor=_INK,
             linewidth=0,
         )
         lower.set(xlabel="Confidence", ylabel="Answers")
@@ -159,12 +164,19 @@ def _bar(axes: Axes, place: int, score: Score) -> None:
         edgecolor=_INK,
         linewidth=0.4,
     )
-    if score.low is not None and score.high is not None:
-        middle, ends = 100 * score.value, (100 * score.low, 100 * score.high)
-        sides = [[max(middle - ends[0], 0)], [max(ends[1] - middle, 0)]]
-        # A rim in the colour of the page keeps the whisker apart from the bar below it.
-        axes.errorbar(middle, place, xerr=sides, color=_PAPER, linewidth=3, zorder=3)
-        axes.errorbar(middle, place, xerr=sides, color=_INK, capsize=2.5, linewidth=1, zorder=4)
+    if score.low is not None and score.high is not None and score.low < score.high:
+        _whisker(axes, place, score.value, (score.low, score.high))
+
+
+def _whisker(axes: Axes, place: int, value: float, ends: tuple[float, float]) -> None:
+    sides = [[max(100 * (value - ends[0]), 0)], [max(100 * (ends[1] - value), 0)]]
+    # A rim in the colour of the page keeps the whisker apart from the bar below it.
+    rim = axes.errorbar(100 * value, place, xerr=sides, color=_PAPER, linewidth=3, zorder=3)
+    ink = axes.errorbar(
+        100 * value, place, xerr=sides, color=_INK, capsize=2.5, linewidth=1, zorder=4
+    )
+    for part in (*rim.get_children(), *ink.get_children()):
+        part.set_clip_on(False)  # caps at 0 and 100 are shown whole
 
 
 def _curves(
@@ -187,9 +199,9 @@ def _curves(
                 [loss for _, loss in points],
                 label=_short(name, 2 * _LONGEST_NAME),
                 color=COLOURS[index % len(COLOURS)],
-                linestyle=LINES[index % len(LINES)],
+                linestyle=LINES[_turn(index) % len(LINES)],
                 linewidth=1.3,
-                marker=MARKERS[index % len(MARKERS)] if marked else "",
+                marker=MARKERS[_turn(index) % len(MARKERS)] if marked else "",
                 markersize=4,
             )
         axes.set(xlabel="Tokens", ylabel=f"{label}, nats per token")
@@ -202,6 +214,11 @@ def _curves(
             for name, points in curves.items()
         )
         return _chart(figure, id_, caption, f"{label} over tokens. {text}.")
+
+
+def _turn(index: int) -> int:
+    """Shift by one each time the colours begin again: colour and marker do not repeat together."""
+    return index + index // len(COLOURS)
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -80,6 +80,9 @@ def render_markdown(document: Document) -> str:
             parts += [f"### {escape_markdown(table.title)}", table_markdown(table)]
             if note := _note(table, "best bold, second best italic"):
                 parts.append(escape_markdown(note))
+        if section.links:
+            links = [f"[{escape_markdown(name)}]({path})" for name, path in section.links.items()]
+            parts.append(f"Model cards: {', '.join(links)}")
     return "\n\n".join(parts) + "\n"
 
 

@@ -6,6 +6,7 @@ Pure functions of ``Results``. A result that is not there is a dash.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from biomistral.languages import LANGUAGES
@@ -15,6 +16,7 @@ from biomistral.reporting.tables import (
     METRICS,
     Cell,
     Column,
+    Metric,
     Row,
     RowKind,
     Table,
@@ -63,10 +65,16 @@ def accuracy_table(results: Results, group: str, setting: Setting) -> Table:
     )
 
 
-def groups_table(results: Results, setting: Setting, parents: Mapping[str, str]) -> Table:
+def groups_table(
+    results: Results,
+    setting: Setting,
+    parents: Mapping[str, str],
+    makings: Mapping[str, Sequence[str]] | None = None,
+) -> Table:
     """Averages of the groups side by side, and each model's change against its parent.
 
-    ``parents`` names, for a model made from another one here, that other one.
+    ``parents`` names, for a model made from another one here, that other one; ``makings`` all that
+    it was made from, where they are several.
     """
     averages = [average_of(group) for group in results.groups]
     rows = []
@@ -75,7 +83,8 @@ def groups_table(results: Results, setting: Setting, parents: Mapping[str, str])
         own = [_accuracy(results, setting, model, task) for task in averages]
         before = [_accuracy(results, setting, parent, task) for task in averages]
         changes = [_change(new, old) for new, old in zip(own, before, strict=True)]
-        rows.append(Row(model, (*own, text_cell(parent), *changes), kind))
+        sources = ", ".join((makings or {}).get(model) or [parent])
+        rows.append(Row(model, (*own, text_cell(sources), *changes), kind))
     return with_marks(
         Table(
             id=slug("groups", *_parts(setting)),
@@ -87,7 +96,8 @@ def groups_table(results: Results, setting: Setting, parents: Mapping[str, str])
                 *(Column(f"Change, {group}") for group in results.groups),
             ),
             rows=tuple(rows),
-            note="Averages in %; changes in points against the model it was made from.",
+            note="Averages in %; changes in points against the model it was made from, "
+            "of a merge against its base.",
         )
     )
 
@@ -132,19 +142,27 @@ def calibration_table(results: Results, group: str, setting: Setting) -> Table:
         )
         for model, kind in _models(results, setting)
     ]
-    shown = [metric_of(name) for name in metrics]
-    return with_marks(
-        Table(
-            id=slug("calibration", group, *_parts(setting)),
-            title=f"Calibration, {group} average: {describe(setting)}",
-            head="Model",
-            columns=tuple(Column(m.label, m.better, m.note) for m in shown),
-            rows=tuple(row for row in rows if any(cell.value is not None for cell in row.cells)),
-            note=" ".join(f"{m.label.removesuffix(', %')}: {m.note}." for m in shown if m.note)
-            + " Lower is better."
-            + (_CLOZE_NOTE if setting.scoring == "cloze" else ""),
-        )
+    is_cloze = setting.scoring == "cloze"
+    shown = [_calibration_metric(name, setting.scoring) for name in metrics]
+    table = Table(
+        id=slug("calibration", group, *_parts(setting)),
+        title=f"Calibration, {group} average: {describe(setting)}",
+        head="Model",
+        columns=tuple(Column(m.label, m.better, m.note) for m in shown),
+        rows=tuple(row for row in rows if any(cell.value is not None for cell in row.cells)),
+        note=" ".join(f"{m.label.removesuffix(', %')}: {m.note}." for m in shown if m.note)
+        + " Lower is better."
+        + (_CLOZE_NOTE if is_cloze else ""),
     )
+    return table if is_cloze else with_marks(table)
+
+
+def _calibration_metric(name: str, scoring: str) -> Metric:
+    """Cloze probabilities are renormalised in every metric; the note on letters is not theirs."""
+    metric = metric_of(name)
+    if scoring == "cloze" and name == "ece_published":
+        return replace(metric, note="5 bins")
+    return metric
 
 
 def model_table(results: Results, model: str, scoring: str, shots: int) -> Table:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from biomistral.records import ReliabilityBin
 from biomistral.reporting.document import Material, compose
 from biomistral.reporting.results import index_results
 
@@ -28,3 +29,20 @@ def test_no_two_tables_share_an_id(scores, tasks) -> None:  # type: ignore[no-un
     document = compose("T", Material(index_results(scores, tasks, [])))
     ids = [table.id for table in document.tables]
     assert len(ids) == len(set(ids))
+
+
+def test_every_scoring_has_its_own_charts_that_say_so(make_score, tasks) -> None:  # type: ignore[no-untyped-def]
+    scores = [
+        make_score("m", task, 0.5, scoring=scoring)
+        for task in ("anatomy", "heart", "average")
+        for scoring in ("letter", "cloze")
+    ]
+    bins = [
+        ReliabilityBin("m", "average", "medical", "en", scoring, 0.5, 1.0, 9, 0.7, 0.4)
+        for scoring in ("letter", "cloze")
+    ]
+    document = compose("T", Material(index_results(scores, tasks[:2], []), bins))
+    charts = [chart for section in document.sections for chart in section.charts]
+    assert len({chart.id for chart in charts}) == len(charts) == 8
+    for scoring in ("letter", "cloze"):
+        assert sum(f"English, {scoring} scoring, 3-shot" in c.caption for c in charts) == 4

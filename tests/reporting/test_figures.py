@@ -71,6 +71,32 @@ def test_empty_bins_are_left_out(make_score) -> None:  # type: ignore[no-untyped
     assert charts(make_score)[1].text.count("confidence") == 1
 
 
+def test_markers_at_the_edge_are_not_clipped() -> None:
+    """A marker's group in the SVG has no clip path; the grid's lines do."""
+    edge = [ReliabilityBin("m", "average", "medical", "en", "letter", 0.5, 1.0, 9, 1.0, 1.0)]
+    svg = reliability_chart("rel", "m", edge).svg
+    assert "<use" in svg
+    markers = re.findall(r"<g[^>]*>\s*<use [^>]*fill: #0072b2|<g[^>]*>\s*<use [^>]*#0072b2", svg)
+    assert all("clip-path" not in marker for marker in markers)
+    assert markers
+
+
+def test_a_result_at_the_edge_without_width_has_no_whisker(make_score) -> None:  # type: ignore[no-untyped-def]
+    def drawn(low: float | None) -> str:
+        score = make_score("a", "heart", 1.0, low=low, high=low)
+        chart = accuracy_chart("bars", "Heart", {"a": score}, None)
+        return chart.svg.removeprefix(chart.svg[: chart.svg.index(">")])
+
+    assert drawn(1.0) == drawn(None)
+
+
+def test_models_of_one_colour_look_different() -> None:
+    first, seventh = (reliability_chart("rel", "m", BINS, index) for index in (0, 6))
+    assert "#0072b2" in first.svg
+    assert "#0072b2" in seventh.svg
+    assert first.svg != seventh.svg
+
+
 def test_a_run_without_losses_has_no_curve() -> None:
     assert loss_chart("loss", "Loss", {"m": [LogLine(1, 1, None, None, {})]}) is None
     assert held_out_chart("held", "Held out", {}) is None

@@ -49,7 +49,9 @@ def test_every_file_for_readers_carries_the_advisory(made: Path, page) -> None: 
 def test_the_page_needs_no_other_file(page) -> None:  # type: ignore[no-untyped-def]
     links = [value for _, attribute, value, _ in page.iterlinks() if attribute is not None]
     assert links  # the table of contents
-    assert all(link.startswith("#") for link in links)
+    # Links to the cards are there to be followed; nothing is fetched to show the page.
+    assert all(link.startswith(("#", "cards/")) for link in links)
+    assert not page.xpath("//link | //*[@src]")
     styles = " ".join(page.xpath("//style/text()"))
     assert not re.search(r"url\(|@import", styles)
 
@@ -57,7 +59,8 @@ def test_the_page_needs_no_other_file(page) -> None:  # type: ignore[no-untyped-
 def test_every_link_inside_the_page_leads_somewhere_and_ids_are_distinct(page) -> None:  # type: ignore[no-untyped-def]
     ids = page.xpath("//@id")
     assert len(ids) == len(set(ids))
-    assert {href.removeprefix("#") for href in page.xpath("//@href")} <= set(ids)
+    inside = [href for href in page.xpath("//@href") if href.startswith("#")]
+    assert {href.removeprefix("#") for href in inside} <= set(ids)
 
 
 def test_odd_names_are_text_and_never_markup(made: Path, page) -> None:  # type: ignore[no-untyped-def]
@@ -104,7 +107,18 @@ def test_cards_are_printed_with_results(made: Path) -> None:
     text = (made / "cards" / "tr_ained_b_x_.md").read_text(encoding="utf-8")
     assert "Made up and trained." in text
     assert "| Heart | 62.0 | 42.0 |" in text
-    assert "Not measured in this run." in (made / "cards" / "elsewhere.md").read_text(encoding="utf-8")
+    assert "Not measured in this run." in (made / "cards" / "elsewhere.md").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_the_page_links_to_every_card(made: Path, page) -> None:  # type: ignore[no-untyped-def]
+    linked = page.xpath('//section[@id="section-provenance"]/p/a/@href')
+    assert len(linked) == 3
+    text = (made / "report.md").read_text(encoding="utf-8")
+    for path in linked:
+        assert (made / path).is_file()
+        assert f"]({path})" in text
 
 
 def test_no_place_or_time_is_told(made: Path, run_folders) -> None:  # type: ignore[no-untyped-def]

@@ -4,6 +4,7 @@ from biomistral.reporting.run_tables import (
     Artefact,
     LogLine,
     corpus_tables,
+    makings_of,
     parents_of,
     provenance_table,
     training_table,
@@ -30,6 +31,15 @@ def test_counts_of_all_corpora_stand_side_by_side_and_absent_ones_are_dashes() -
     assert rows(languages) == {"French": ["7", DASH], "English": ["5", "1"]}
 
 
+def test_totals_are_in_the_order_of_the_work_and_readable() -> None:
+    counts = {"tokens": 9, "documents_kept": 2, "articles_read": 1, "documents_seen": 3, "odd": 4}
+    values = {"counts": {**counts, "dropped": {"too_few_words": 1}}}
+    totals, dropped = corpus_tables([Artefact("corpus", "a", values, 1)])
+    wanted = ["files read", "documents seen", "documents kept", "tokens", "odd"]
+    assert list(rows(totals)) == wanted
+    assert rows(dropped) == {"too few words": ["1"]}
+
+
 def test_no_duration_is_printed() -> None:
     counts = {"counts": {"seconds": 1.5, "tokens_per_second": 9, "rows": 1}}
     (table,) = corpus_tables([Artefact("corpus", "a", counts, 1)])
@@ -48,6 +58,15 @@ def test_parents_are_read_from_settings_not_from_names() -> None:
         model("stranger", model="not of this run"),
     ]
     assert parents_of(models) == {"trained": "base", "merged": "base"}
+
+
+def test_a_merge_is_made_from_all_its_inputs() -> None:
+    models = [
+        model("base"),
+        model("trained", model="base"),
+        model("merged", base="base", models=[{"model": "trained"}, {"model": "elsewhere"}]),
+    ]
+    assert makings_of(models) == {"trained": ("base",), "merged": ("base", "trained")}
 
 
 def test_inputs_are_named_where_they_are_known() -> None:

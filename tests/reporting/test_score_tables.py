@@ -85,6 +85,23 @@ def test_calibration_shows_every_other_metric_known_ones_first(results) -> None:
     assert "random choice" not in [row.label for row in table.rows]
 
 
+def test_calibration_of_cloze_is_not_marked_nor_called_unnormalised(make_score, tasks) -> None:  # type: ignore[no-untyped-def]
+    scores = [
+        make_score(model, task, value, metric=metric, scoring=scoring)
+        for model, value in (("a", 0.1), ("b", 0.2))
+        for task in ("heart", "average")
+        for metric in ("accuracy", "ece_published")
+        for scoring in ("letter", "cloze")
+    ]
+    results = index_results(scores, tasks, [])
+    cloze = calibration_table(results, "medical", Setting("en", "cloze", 3))
+    letter = calibration_table(results, "medical", EN)
+    assert letter.is_marked
+    assert not cloze.is_marked
+    assert "letters not renormalised" in letter.note
+    assert "renormalised" not in cloze.note + cloze.columns[0].note
+
+
 def test_a_models_own_table_has_tasks_as_rows(results) -> None:  # type: ignore[no-untyped-def]
     table = model_table(results, TRAINED, "letter", 3)
     assert [row.label for row in table.rows] == [
