@@ -235,7 +235,6 @@ def _write_cards(folder: Path, models: Mapping[str, Path], results: Results) -> 
             base_models=(),
             relation=None,
             description="A model this run was given. Its own card says where it comes from.",
-            licence="unknown",
         )
         text = render_card(card, _card_results(name, results) or "Not measured in this run.")
         _write_text(folder / f"{stem}.md", text)
