@@ -234,7 +234,7 @@ import json, os, shutil, signal, sys
 from pathlib import Path
 from biomistral import artifacts, versions
 from biomistral.artifacts import Origin, create, read_manifest
-artifacts._fsync = lambda path: os.listdir(path) if path.is_dir() else None  # an event, no wait
+artifacts.flush = lambda path: os.listdir(path) if path.is_dir() else None  # an event, no wait
 versions.commit()  # its processes are no part of the story
 root, replaces, resume = Path(sys.argv[1]), sys.argv[2] == "old", sys.argv[3] == "resume"
 out = root / "letters"

@@ -7,9 +7,10 @@ else is on the disk. Knows nothing about what a checkpoint holds.
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
+
+from biomistral.artifacts import flush
 
 COMPLETE = "complete"
 
@@ -17,9 +18,9 @@ COMPLETE = "complete"
 def mark_complete(checkpoint: Path) -> None:
     """Flush a finished checkpoint to the disk, then mark it as whole."""
     for path in [*checkpoint.rglob("*"), checkpoint]:
-        _flush(path)
+        flush(path)
     (checkpoint / COMPLETE).touch()
-    _flush(checkpoint)
+    flush(checkpoint)
 
 
 def newest_complete(folder: Path) -> Path | None:
@@ -31,11 +32,3 @@ def newest_complete(folder: Path) -> Path | None:
         else:
             shutil.rmtree(checkpoint)
     return max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
