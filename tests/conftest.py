@@ -32,14 +32,14 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tokenizer():  # type: ignore[no-untyped-def]
+def tokenizer():
     from biomistral.models.fresh import train_tokenizer
 
     return train_tokenizer(TEXTS * 20, vocabulary_size=600)
 
 
 @pytest.fixture(scope="session")
-def make_model(tmp_path_factory, tokenizer):  # type: ignore[no-untyped-def]
+def make_model(tmp_path_factory, tokenizer):
     """Return a function seed -> folder of a tiny saved model (float32, 2 layers, width 64)."""
     from biomistral.models.fresh import fresh_model
     from biomistral.recipe.settings import Architecture
@@ -67,13 +67,13 @@ def make_model(tmp_path_factory, tokenizer):  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture(scope="session")
-def tiny_model(make_model) -> Path:  # type: ignore[no-untyped-def]
+def tiny_model(make_model) -> Path:
     """Folder of a tiny random model with its tokenizer. Read only."""
     return make_model(0)
 
 
 @pytest.fixture(scope="session")
-def miniature_world(tmp_path_factory) -> Path:  # type: ignore[no-untyped-def]
+def miniature_world(tmp_path_factory) -> Path:
     """Folder of the invented world, as the command line writes it. Read only."""
     from biomistral.miniature import make_miniature
 

@@ -345,7 +345,7 @@ def test_work_is_not_handed_to_another_fingerprint_nor_without_asking(tmp_path: 
             raise RuntimeError
 
 
-def test_work_is_kept_until_the_last_moment(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_work_is_kept_until_the_last_moment(tmp_path: Path, monkeypatch) -> None:
     """A disk that fills up while the manifest is written costs no finished part."""
     out = tmp_path / "letters"
 
@@ -408,7 +408,7 @@ def test_a_second_process_is_refused_while_the_first_works(tmp_path: Path) -> No
 
 def test_a_draft_that_was_published_while_one_waited_for_it_is_not_taken(
     tmp_path: Path,
-    monkeypatch,  # type: ignore[no-untyped-def]
+    monkeypatch,
 ) -> None:
     out = tmp_path / "letters"
     lock = artifacts._lock

@@ -64,7 +64,7 @@ def test_records_come_back_from_parquet_as_they_were(record: Any, tmp_path: Path
         max_size=4,
     )
 )
-def test_any_text_and_any_double_survives(tmp_path_factory, rows) -> None:  # type: ignore[no-untyped-def]
+def test_any_text_and_any_double_survives(tmp_path_factory, rows) -> None:
     path = tmp_path_factory.mktemp("records") / "p.parquet"
     records = [
         Prediction(name, "t", "en", "m", 0, 1, "letter", tuple(values), 0) for name, values in rows

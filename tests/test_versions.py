@@ -17,14 +17,14 @@ def test_versions_are_those_of_the_loaded_libraries() -> None:
     assert found["pyarrow"] == pa.__version__
 
 
-def test_a_library_that_is_not_installed_is_left_out(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_library_that_is_not_installed_is_left_out(monkeypatch) -> None:
     monkeypatch.setattr(versions, "LIBRARIES", ("numpy", "no-such-library"))
     found = versions.library_versions.__wrapped__()
     assert found["numpy"] == np.__version__
     assert "no-such-library" not in found
 
 
-def _commit_seen_from(folder: Path, monkeypatch) -> str | None:  # type: ignore[no-untyped-def]
+def _commit_seen_from(folder: Path, monkeypatch) -> str | None:
     monkeypatch.setattr(versions, "__file__", str(folder / "versions.py"))
     return versions.commit.__wrapped__()
 
@@ -39,7 +39,7 @@ def _git(folder: Path, *words: str) -> str:
 
 def test_the_commit_is_that_of_the_checkout_and_says_if_it_was_edited(
     tmp_path: Path,
-    monkeypatch,  # type: ignore[no-untyped-def]
+    monkeypatch,
 ) -> None:
     module = tmp_path / "versions.py"
     module.write_text("1")
@@ -52,7 +52,7 @@ def test_the_commit_is_that_of_the_checkout_and_says_if_it_was_edited(
     assert _commit_seen_from(tmp_path, monkeypatch) == f"{head}+changes"
 
 
-def test_a_repository_that_merely_lies_around_us_has_no_say(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_repository_that_merely_lies_around_us_has_no_say(tmp_path: Path, monkeypatch) -> None:
     _git(tmp_path, "init", "--quiet")
     (tmp_path / "versions.py").write_text("1")  # not tracked: installed into it
     assert _commit_seen_from(tmp_path, monkeypatch) is None

@@ -8,7 +8,7 @@ dozen words to be sure; knows nothing about what a document declares.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 
 _SAMPLE_CHARACTERS = 5000  # more changes no answer on the articles it was checked on
 _LEAST_SHARE = 0.12  # of a text's words that must be common words of its language
@@ -85,12 +85,12 @@ def _is_russian(sample: str) -> bool:
 def _by_common_words(sample: str) -> str | None:
     """Each common word counts for the languages that have it, the less the more they are."""
     words = [word.lower() for word in _WORD.findall(sample)]
-    points: Counter[str] = Counter()
+    points: defaultdict[str, float] = defaultdict(float)
     hits: Counter[str] = Counter()
     for word in words:
         languages = _LANGUAGES_OF_WORD.get(word, ())
         for code in languages:
-            points[code] += 1 / len(languages)  # type: ignore[assignment]
+            points[code] += 1 / len(languages)
             hits[code] += 1
     if not points:
         return None

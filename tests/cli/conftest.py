@@ -21,7 +21,7 @@ Command = Callable[..., Finished]
 
 
 @pytest.fixture
-def command(monkeypatch, capsys) -> Iterator[Command]:  # type: ignore[no-untyped-def]
+def command(monkeypatch, capsys) -> Iterator[Command]:
     """Return a function that runs a command line as the program does, in this process."""
     from biomistral.cli import main
 
@@ -52,7 +52,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def merge_text(make_model) -> str:  # type: ignore[no-untyped-def]
+def merge_text(make_model) -> str:
     """A recipe that takes no time: two models that exist, and one merged from them."""
     return (
         f"name: small\nmodels: {{a: {{path: {make_model(0)}}}, b: {{path: {make_model(1)}}}}}\n"

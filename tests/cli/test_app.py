@@ -14,23 +14,23 @@ from biomistral.errors import ModelError
 from biomistral.recipe import parse_recipe
 
 
-def test_the_version_is_that_of_the_package(command) -> None:  # type: ignore[no-untyped-def]
+def test_the_version_is_that_of_the_package(command) -> None:
     assert command("--version").out == f"biomistral {__version__}\n"
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["run", "-h"], ["recipe", "--help"]])
-def test_help_is_no_error(words: list[str], command) -> None:  # type: ignore[no-untyped-def]
+def test_help_is_no_error(words: list[str], command) -> None:
     finished = command(*words)
     assert finished.status == 0
     assert "Usage" in finished.out
 
 
-def test_help_says_that_this_is_for_research_only(command) -> None:  # type: ignore[no-untyped-def]
+def test_help_says_that_this_is_for_research_only(command) -> None:
     assert "For research only" in command("--help").out
 
 
 @pytest.mark.parametrize("words", [["rnu"], ["run"], ["run", "x.yaml", "--ot", "y"]])
-def test_a_wrong_command_line_ends_with_2(words: list[str], command) -> None:  # type: ignore[no-untyped-def]
+def test_a_wrong_command_line_ends_with_2(words: list[str], command) -> None:
     finished = command(*words)
     assert finished.status == 2
     assert "Traceback" not in finished.err
@@ -39,7 +39,7 @@ def test_a_wrong_command_line_ends_with_2(words: list[str], command) -> None:  #
 # --- how errors leave -----------------------------------------------------------------------------
 
 
-def test_what_a_user_can_mend_is_one_line_and_status_2(command, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_what_a_user_can_mend_is_one_line_and_status_2(command, tmp_path: Path) -> None:
     finished = command("recipe", "check", tmp_path / "gone.yaml")
     assert finished.status == 2
     assert finished.out == ""
@@ -62,7 +62,7 @@ def test_traceback_shows_the_rest_wherever_it_stands(place: int, tmp_path: Path)
     assert "there is no such recipe" in finished.stderr
 
 
-def test_a_bug_of_ours_keeps_its_traceback(monkeypatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_bug_of_ours_keeps_its_traceback(monkeypatch, tmp_path: Path) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
@@ -79,7 +79,7 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch, tmp_path: Path) -> None:
         (ModelError("a: is broken"), 2, "error: a: is broken\n"),
     ],
 )
-def test_each_end_has_its_status(  # type: ignore[no-untyped-def]
+def test_each_end_has_its_status(
     error: BaseException, status: int, said: str, command, monkeypatch, tmp_path: Path
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -108,7 +108,7 @@ def test_a_closed_pipe_is_no_traceback() -> None:
 # --- recipe ---------------------------------------------------------------------------------------
 
 
-def test_check_says_that_a_recipe_is_well_formed(command, write, merge_text: str) -> None:  # type: ignore[no-untyped-def]
+def test_check_says_that_a_recipe_is_well_formed(command, write, merge_text: str) -> None:
     path = write(merge_text)
     finished = command("recipe", "check", path)
     assert (finished.status, finished.out) == (
@@ -117,18 +117,18 @@ def test_check_says_that_a_recipe_is_well_formed(command, write, merge_text: str
     )
 
 
-def test_check_tells_all_problems(command, write) -> None:  # type: ignore[no-untyped-def]
+def test_check_tells_all_problems(command, write) -> None:
     finished = command("recipe", "check", write("nam: x\nseed: -1"))
     assert finished.status == 2
     assert finished.err.count("\n  - ") == 3
 
 
-def test_explain_prints_a_recipe_that_is_the_same(command, write, merge_text: str) -> None:  # type: ignore[no-untyped-def]
+def test_explain_prints_a_recipe_that_is_the_same(command, write, merge_text: str) -> None:
     finished = command("recipe", "explain", write(merge_text), "--set", "seed=9")
     assert parse_recipe(finished.out) == parse_recipe(merge_text, changes=["seed=9"])
 
 
-def test_the_schema_is_json_and_the_reference_is_a_page(command) -> None:  # type: ignore[no-untyped-def]
+def test_the_schema_is_json_and_the_reference_is_a_page(command) -> None:
     assert json.loads(command("recipe", "schema").out)["title"] == "biomistral recipe"
     assert command("recipe", "reference").out.startswith("# The recipe, field by field\n")
 
@@ -136,7 +136,7 @@ def test_the_schema_is_json_and_the_reference_is_a_page(command) -> None:  # typ
 # --- miniature ------------------------------------------------------------------------------------
 
 
-def test_the_miniature_is_made_once(command, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_miniature_is_made_once(command, tmp_path: Path) -> None:
     out = tmp_path / "world"
     assert command("miniature", out).out.startswith(f"{out}: the miniature world of seed 7")
     made = (out / artifacts.MANIFEST).stat().st_mtime_ns
@@ -144,7 +144,7 @@ def test_the_miniature_is_made_once(command, tmp_path: Path) -> None:  # type: i
     assert (out / artifacts.MANIFEST).stat().st_mtime_ns == made, "the second time it is kept"
 
 
-def test_the_miniature_replaces_no_folder_of_somebody_else(command, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_miniature_replaces_no_folder_of_somebody_else(command, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("one")
     finished = command("miniature", tmp_path)
     assert finished.status == 2

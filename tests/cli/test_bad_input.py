@@ -26,7 +26,7 @@ ARTICLE = """<?xml version="1.0"?>
 
 
 @pytest.fixture
-def fails(command, tmp_path: Path) -> Callable[..., str]:  # type: ignore[no-untyped-def]
+def fails(command, tmp_path: Path) -> Callable[..., str]:
     """Return a function that runs a recipe into ``runs``, which must fail, and gives its message."""
 
     def fails(*words: str | Path) -> str:
@@ -87,32 +87,30 @@ def task(tmp_path: Path) -> Path:
         ("name: small", "name: small\nname: big", "the key 'name' is given twice (line 2)"),
     ],
 )
-def test_a_wrong_recipe(  # type: ignore[no-untyped-def]
-    old: str, new: str, message: str, fails, write, merge_text: str
-) -> None:
+def test_a_wrong_recipe(old: str, new: str, message: str, fails, write, merge_text: str) -> None:
     assert message in fails(write(merge_text.replace(old, new, 1)))
 
 
-def test_a_missing_recipe(fails, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_missing_recipe(fails, tmp_path: Path) -> None:
     assert "gone.yaml: there is no such recipe" in fails(tmp_path / "gone.yaml")
 
 
 # --- models ---------------------------------------------------------------------------------------
 
 
-def test_a_missing_model(fails, write, merge_text: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_missing_model(fails, write, merge_text: str, tmp_path: Path) -> None:
     message = fails(write(merge_text), "--set", f"models.b.path={tmp_path}/gone")
     assert f"{tmp_path}/gone: there is no such model folder" in message
 
 
-def test_models_whose_shapes_do_not_match(fails, write, merge_text: str, make_model) -> None:  # type: ignore[no-untyped-def]
+def test_models_whose_shapes_do_not_match(fails, write, merge_text: str, make_model) -> None:
     other = make_model(0, intermediate_size=96)
     message = fails(write(merge_text), "--set", f"models.b.path={other}")
     assert "128" in message
     assert "96" in message
 
 
-def test_a_tokenizer_larger_than_its_embedding(  # type: ignore[no-untyped-def]
+def test_a_tokenizer_larger_than_its_embedding(
     fails, write, tiny_model: Path, task: Path, tmp_path: Path
 ) -> None:
     from transformers import AutoTokenizer
@@ -128,7 +126,7 @@ def test_a_tokenizer_larger_than_its_embedding(  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("broken", ["config.json", "model.safetensors"])
-def test_a_model_with_a_broken_file(  # type: ignore[no-untyped-def]
+def test_a_model_with_a_broken_file(
     broken: str, fails, write, merge_text: str, tiny_model: Path, tmp_path: Path
 ) -> None:
     model = tmp_path / "model"
@@ -150,7 +148,7 @@ def test_a_model_with_a_broken_file(  # type: ignore[no-untyped-def]
         ("no JSON", "JSON"),
     ],
 )
-def test_a_question_that_cannot_be_asked(  # type: ignore[no-untyped-def]
+def test_a_question_that_cannot_be_asked(
     line: object, message: str, fails, write, tiny_model: Path, task: Path
 ) -> None:
     path = task / "en" / "test.jsonl"
@@ -161,7 +159,7 @@ def test_a_question_that_cannot_be_asked(  # type: ignore[no-untyped-def]
     assert message in said
 
 
-def test_an_unknown_task(fails, write, tiny_model: Path, task: Path) -> None:  # type: ignore[no-untyped-def]
+def test_an_unknown_task(fails, write, tiny_model: Path, task: Path) -> None:
     text = _evaluation(tiny_model, task.parent).replace("seeds", "tasks: [river], seeds")
     assert 'did you mean "rivers"' in fails(write(text))
 
@@ -169,7 +167,7 @@ def test_an_unknown_task(fails, write, tiny_model: Path, task: Path) -> None:  #
 # --- articles -------------------------------------------------------------------------------------
 
 
-def test_an_unreadable_article_is_dropped_and_counted(  # type: ignore[no-untyped-def]
+def test_an_unreadable_article_is_dropped_and_counted(
     command, write, tiny_model: Path, tmp_path: Path
 ) -> None:
     for number in range(3):
@@ -187,19 +185,17 @@ def test_an_unreadable_article_is_dropped_and_counted(  # type: ignore[no-untype
     assert dropped["file"] == "broken.xml"
 
 
-def test_a_corpus_of_which_nothing_is_left(  # type: ignore[no-untyped-def]
-    fails, write, tiny_model: Path, tmp_path: Path
-) -> None:
+def test_a_corpus_of_which_nothing_is_left(fails, write, tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.xml").write_text(ARTICLE[:300])
     message = fails(write(_corpus(tiny_model, tmp_path / "*.xml")))
     assert "corpus 'corpus': no document is left; of 1 seen, dropped for: " in message
 
 
-def test_a_pattern_that_matches_nothing(fails, write, tiny_model: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_pattern_that_matches_nothing(fails, write, tiny_model: Path, tmp_path: Path) -> None:
     assert "matches no files" in fails(write(_corpus(tiny_model, tmp_path / "gone/*.xml")))
 
 
-def test_rows_longer_than_the_context(fails, write, tiny_model: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_rows_longer_than_the_context(fails, write, tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "1.xml").write_text(ARTICLE.format(number=1))
     text = _corpus(tiny_model, tmp_path / "*.xml").replace("length: 64", "length: 1024")
     message = fails(write(text + "pretrain: [{name: p, model: a, precision: float32}]"))
@@ -222,13 +218,11 @@ def small_files() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("small_files")
-def test_no_space_on_the_disk(fails, write, merge_text: str) -> None:  # type: ignore[no-untyped-def]
+def test_no_space_on_the_disk(fails, write, merge_text: str) -> None:
     assert "no space left on the disk; free some" in fails(write(merge_text))
 
 
-def test_a_place_that_cannot_be_written(  # type: ignore[no-untyped-def]
-    command, write, merge_text: str, tmp_path: Path
-) -> None:
+def test_a_place_that_cannot_be_written(command, write, merge_text: str, tmp_path: Path) -> None:
     recipe = write(merge_text)
     for out in (recipe, Path("/sys/biomistral-test")):
         finished = command("run", recipe, "--out", out)
@@ -238,7 +232,7 @@ def test_a_place_that_cannot_be_written(  # type: ignore[no-untyped-def]
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
 
 
-def test_a_folder_of_somebody_else(command, write, merge_text: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_folder_of_somebody_else(command, write, merge_text: str, tmp_path: Path) -> None:
     place = tmp_path / "runs/small/model/m"
     place.mkdir(parents=True)
     (place / "thesis.txt").write_text("one")

@@ -19,7 +19,7 @@ def _rows(out: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in cells}
 
 
-def test_a_run_says_what_it_made_and_how_large_it_is(  # type: ignore[no-untyped-def]
+def test_a_run_says_what_it_made_and_how_large_it_is(
     command, write, merge_text: str, tmp_path: Path
 ) -> None:
     recipe = write(merge_text)
@@ -34,7 +34,7 @@ def test_a_run_says_what_it_made_and_how_large_it_is(  # type: ignore[no-untyped
     assert read_manifest(tmp_path / "runs/small/model/m") is not None
 
 
-def test_the_second_run_skips_what_is_there(  # type: ignore[no-untyped-def]
+def test_the_second_run_skips_what_is_there(
     command, write, merge_text: str, tmp_path: Path
 ) -> None:
     recipe = write(merge_text)
@@ -44,7 +44,7 @@ def test_the_second_run_skips_what_is_there(  # type: ignore[no-untyped-def]
     assert _rows(finished.out)["model/m"][0] == "skipped"
 
 
-def test_a_dry_run_shows_reasons_and_makes_nothing(  # type: ignore[no-untyped-def]
+def test_a_dry_run_shows_reasons_and_makes_nothing(
     command, write, merge_text: str, tmp_path: Path
 ) -> None:
     recipe, out = write(merge_text), tmp_path / "runs"
@@ -58,7 +58,7 @@ def test_a_dry_run_shows_reasons_and_makes_nothing(  # type: ignore[no-untyped-d
     assert _rows(changed.out)["model/m"] == ["changed", "t: 0.5 -> 0.25"]
 
 
-def test_a_dry_run_lists_what_is_missing_and_is_no_error(  # type: ignore[no-untyped-def]
+def test_a_dry_run_lists_what_is_missing_and_is_no_error(
     command, write, merge_text: str, tmp_path: Path
 ) -> None:
     text = merge_text + "corpus: {texts: 'gone/[a]/*.txt', tokenizer: a}\n"
@@ -68,7 +68,7 @@ def test_a_dry_run_lists_what_is_missing_and_is_no_error(  # type: ignore[no-unt
     assert "'gone/[a]/*.txt' matches no files" in line, "brackets are printed as they are"
 
 
-def test_only_runs_what_is_named_and_what_it_needs(  # type: ignore[no-untyped-def]
+def test_only_runs_what_is_named_and_what_it_needs(
     command, write, merge_text: str, tmp_path: Path
 ) -> None:
     entry = "{name: n, method: slerp, base: m, models: [{model: b}], t: 0.5}]"
@@ -80,12 +80,12 @@ def test_only_runs_what_is_named_and_what_it_needs(  # type: ignore[no-untyped-d
     assert "--only mm: no step is called so" in unknown.err
 
 
-def _dry(command, recipe: Path, tmp_path: Path, name: str) -> str:  # type: ignore[no-untyped-def]
+def _dry(command, recipe: Path, tmp_path: Path, name: str) -> str:
     out: str = command("run", recipe, "--out", tmp_path, "--dry-run", "--only", name).out
     return out
 
 
-def test_folders_with_brackets_are_printed_as_they_are(  # type: ignore[no-untyped-def]
+def test_folders_with_brackets_are_printed_as_they_are(
     command, write, merge_text: str, tmp_path: Path
 ) -> None:
     finished = command("run", write(merge_text), "--out", tmp_path / "runs[bold]")
@@ -95,7 +95,7 @@ def test_folders_with_brackets_are_printed_as_they_are(  # type: ignore[no-untyp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_ends_with_130_and_leaves_nothing_half_made(  # type: ignore[no-untyped-def]
+def test_an_interrupted_run_ends_with_130_and_leaves_nothing_half_made(
     number: signal.Signals, write, tiny_model: Path, miniature_world: Path, tmp_path: Path
 ) -> None:
     recipe = write(

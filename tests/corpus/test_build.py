@@ -23,7 +23,7 @@ from biomistral.recipe.settings import CorpusSettings
 
 
 @pytest.fixture(scope="session")
-def tokenizer_folder(tokenizer, tmp_path_factory) -> Path:  # type: ignore[no-untyped-def]
+def tokenizer_folder(tokenizer, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
     tokenizer.save_pretrained(folder)
     return folder

@@ -63,7 +63,7 @@ def test_a_declared_encoding_is_followed() -> None:
         assert read_article(data, "k")[0].text == "fièvre"
 
 
-def test_facts_of_an_article(article) -> None:  # type: ignore[no-untyped-def]
+def test_facts_of_an_article(article) -> None:
     front = (
         '<article-id pub-id-type="doi">10.1/ABC</article-id>'
         "<pub-date><year>2021</year></pub-date><pub-date><year>2020</year></pub-date>"
@@ -89,14 +89,14 @@ def test_facts_of_an_article(article) -> None:  # type: ignore[no-untyped-def]
     )
 
 
-def test_id_is_pmcid_or_doi_or_key(article) -> None:  # type: ignore[no-untyped-def]
+def test_id_is_pmcid_or_doi_or_key(article) -> None:
     doi = '<article-id pub-id-type="doi">10.1/X</article-id>'
     assert read_article(article(pmcid="77"), "k")[0].id == "PMC77"
     assert read_article(article(front=doi), "k")[0].id == "10.1/x"
     assert read_article(article(), "folder/a.xml")[0].id == "folder/a.xml"
 
 
-def test_each_language_becomes_a_document(article) -> None:  # type: ignore[no-untyped-def]
+def test_each_language_becomes_a_document(article) -> None:
     review = '<sub-article article-type="reviewer-report"><body><p>Fine.</p></body></sub-article>'
     documents = read_article(
         article(
@@ -128,7 +128,7 @@ def test_an_article_without_text_in_its_body_says_so() -> None:
     assert not document.has_body
 
 
-def test_a_namespace_on_everything_changes_nothing(article) -> None:  # type: ignore[no-untyped-def]
+def test_a_namespace_on_everything_changes_nothing(article) -> None:
     plain = article(pmcid="PMC1")
     spaced = plain.replace(
         b"<article ", b'<article xmlns="https://jats.nlm.nih.gov/ns/archiving/1.3/" '

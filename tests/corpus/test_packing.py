@@ -24,13 +24,13 @@ def tokens_of(packing: Packing) -> list[tuple[int, int]]:
 
 
 @given(many_lengths, row_lengths, methods)
-def test_every_token_has_one_place(lengths, row_length, method) -> None:  # type: ignore[no-untyped-def]
+def test_every_token_has_one_place(lengths, row_length, method) -> None:
     everything = [(d, i) for d, length in enumerate(lengths) for i in range(length)]
     assert sorted(tokens_of(pack(lengths, row_length, method))) == everything
 
 
 @given(many_lengths, row_lengths, methods)
-def test_no_row_is_empty_or_overfull(lengths, row_length, method) -> None:  # type: ignore[no-untyped-def]
+def test_no_row_is_empty_or_overfull(lengths, row_length, method) -> None:
     for row in pack(lengths, row_length, method):
         assert row
         assert all(length > 0 for _, _, length in row)
@@ -38,7 +38,7 @@ def test_no_row_is_empty_or_overfull(lengths, row_length, method) -> None:  # ty
 
 
 @given(many_lengths, row_lengths)
-def test_best_fit_cuts_no_more_than_length_forces(lengths, row_length) -> None:  # type: ignore[no-untyped-def]
+def test_best_fit_cuts_no_more_than_length_forces(lengths, row_length) -> None:
     packing = pack(lengths, row_length, "best_fit")
     pieces = np.bincount(packing.documents, minlength=len(lengths))
     assert pieces.tolist() == [-(-length // row_length) for length in lengths]
@@ -61,7 +61,7 @@ def slow_best_fit(sizes: list[int], row_length: int) -> list[list[int]]:
 
 
 @given(st.lists(st.integers(1, 20), max_size=40))
-def test_best_fit_is_the_definition(sizes) -> None:  # type: ignore[no-untyped-def]
+def test_best_fit_is_the_definition(sizes) -> None:
     packing = pack(sizes, 20, "best_fit")
     assert [[length for _, _, length in row] for row in packing] == slow_best_fit(sizes, 20)
 
@@ -83,7 +83,7 @@ def test_concatenate_by_hand() -> None:
 
 
 @given(many_lengths, row_lengths)
-def test_concatenate_keeps_the_order_and_fills_every_row_but_the_last(lengths, row_length) -> None:  # type: ignore[no-untyped-def]
+def test_concatenate_keeps_the_order_and_fills_every_row_but_the_last(lengths, row_length) -> None:
     packing = pack(lengths, row_length, "concatenate")
     assert tokens_of(packing) == sorted(tokens_of(packing))
     filled = [sum(length for _, _, length in row) for row in packing]
@@ -91,7 +91,7 @@ def test_concatenate_keeps_the_order_and_fills_every_row_but_the_last(lengths, r
 
 
 @pytest.mark.parametrize("method", ["best_fit", "concatenate"])
-def test_nothing_packs_into_no_rows(method) -> None:  # type: ignore[no-untyped-def]
+def test_nothing_packs_into_no_rows(method) -> None:
     assert len(pack([], 10, method)) == 0
     assert list(pack([0, 0], 10, method)) == []
 

@@ -55,7 +55,7 @@ def mistral_style() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="module", params=["trained", "mistral"])
-def folder(request, tokenizer, tmp_path_factory) -> Path:  # type: ignore[no-untyped-def]
+def folder(request, tokenizer, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp(request.param)
     (tokenizer if request.param == "trained" else mistral_style()).save_pretrained(path)
     return path
@@ -102,13 +102,13 @@ def test_no_string_makes_a_control_token(folder: Path, parts: list[str]) -> None
 _loaded: dict[Path, object] = {}
 
 
-def load_cached(folder: Path):  # type: ignore[no-untyped-def]
+def load_cached(folder: Path):
     if folder not in _loaded:
         _loaded[folder] = load_tokenizer(folder)
     return _loaded[folder]
 
 
-def test_the_digest_is_that_of_the_tokenizer(folder: Path, tokenizer, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_digest_is_that_of_the_tokenizer(folder: Path, tokenizer, tmp_path: Path) -> None:
     assert load_tokenizer(folder).sha256 == load_tokenizer(folder).sha256
     assert load_tokenizer(folder).vocabulary_size == len(load_tokenizer(folder).plain)
 

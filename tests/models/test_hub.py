@@ -38,7 +38,7 @@ def test_anything_else_is_a_folder(name: str) -> None:
     assert not is_hub_id(name)
 
 
-def test_a_folder_that_is_there_is_no_hub_repository(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_folder_that_is_there_is_no_hub_repository(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "o" / "m").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert not is_hub_id("o/m")
@@ -51,7 +51,7 @@ def test_a_path_that_was_written_as_one_is_never_looked_up_on_the_hub() -> None:
         local_folder(Path("./o/m"))
 
 
-def test_a_slip_in_a_path_is_not_looked_up_on_the_hub(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_slip_in_a_path_is_not_looked_up_on_the_hub(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "models" / "tiny").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert not is_hub_id("models/tini")
@@ -91,7 +91,7 @@ def test_what_cannot_be_fetched_is_one_line(name: str) -> None:
     assert "or name a folder" in message
 
 
-def test_a_repository_in_the_cache_needs_no_network(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_repository_in_the_cache_needs_no_network(tmp_path: Path, monkeypatch) -> None:
     """The layout of the hub's cache: a snapshot for each commit, and names that point to commits."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     snapshot = tmp_path / "models--o--m" / "snapshots" / commit

@@ -91,7 +91,7 @@ many_rows = st.lists(st.lists(piece, min_size=1, max_size=3), max_size=6)
 
 @settings(max_examples=30, deadline=None)
 @given(train=many_rows, held_out=many_rows)
-def test_rows_come_back_as_written(tmp_path_factory, train, held_out) -> None:  # type: ignore[no-untyped-def]
+def test_rows_come_back_as_written(tmp_path_factory, train, held_out) -> None:
     folder = write(
         tmp_path_factory.mktemp("t"), [row(*r) for r in train], [row(*r) for r in held_out]
     )

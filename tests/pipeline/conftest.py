@@ -59,7 +59,7 @@ def small_text() -> str:
 
 
 @pytest.fixture(scope="session")
-def world(miniature_world: Path, tmp_path_factory) -> Path:  # type: ignore[no-untyped-def]
+def world(miniature_world: Path, tmp_path_factory) -> Path:
     """Only those files of the invented world that the small recipe reads. Read only."""
     folder: Path = tmp_path_factory.mktemp("small") / "world"
     (folder / "general").mkdir(parents=True)

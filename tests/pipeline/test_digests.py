@@ -16,7 +16,7 @@ def _settled(path: Path, text: str, seconds: int = 1000) -> Path:
 
 
 @pytest.fixture
-def read(monkeypatch) -> list[Path]:  # type: ignore[no-untyped-def]
+def read(monkeypatch) -> list[Path]:
     """The files whose bytes were read, in order."""
     paths: list[Path] = []
     digest = artifacts.file_digest

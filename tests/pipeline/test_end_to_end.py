@@ -20,7 +20,7 @@ PLAIN_MODELS = ("blank", "base", "medical", "slerp", "dare")
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:  # type: ignore[no-untyped-def]
+def root(tmp_path_factory) -> Path:
     folder: Path = tmp_path_factory.mktemp("runs") / "small"
     return folder
 

@@ -25,10 +25,10 @@ EVERYTHING = MADE_OF_TEXT | QUESTIONS | PREDICTIONS | RESULTS
 
 
 @pytest.fixture
-def fingerprints(small, tmp_path):  # type: ignore[no-untyped-def]
+def fingerprints(small, tmp_path):
     """Return a function: changes of the small recipe -> fingerprint of every step."""
 
-    def of(*changes: str, **given):  # type: ignore[no-untyped-def]
+    def of(*changes: str, **given):
         steps = plan(small(*changes, **given), tmp_path / "run")
         return {step.key: step.origin.fingerprint for step in steps}
 
@@ -42,11 +42,11 @@ def _changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
 # --- order ----------------------------------------------------------------------------------------
 
 
-def test_the_small_recipe_has_one_step_for_each_artefact(small, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_small_recipe_has_one_step_for_each_artefact(small, tmp_path: Path) -> None:
     assert {step.key for step in plan(small(), tmp_path)} == EVERYTHING
 
 
-def test_every_step_comes_after_what_it_needs(small, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_every_step_comes_after_what_it_needs(small, tmp_path: Path) -> None:
     seen: set[str] = set()
     for step in plan(small(), tmp_path):
         assert seen.issuperset(step.needs), step.key
@@ -74,7 +74,7 @@ def test_a_part_of_a_recipe_is_a_recipe(tmp_path: Path) -> None:
     assert [step.key for step in plan(merge_only, tmp_path)] == ["model/m"]
 
 
-def test_what_a_step_needs_is_among_its_inputs(small, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_what_a_step_needs_is_among_its_inputs(small, tmp_path: Path) -> None:
     steps = {step.key: step for step in plan(small(), tmp_path)}
     for step in steps.values():
         for key in step.needs:
@@ -83,7 +83,7 @@ def test_what_a_step_needs_is_among_its_inputs(small, tmp_path: Path) -> None:  
     assert "files/articles" in steps["tokens/articles"].origin.inputs
 
 
-def test_the_calibration_rows_of_awq_are_an_input_and_bitsandbytes_has_none(  # type: ignore[no-untyped-def]
+def test_the_calibration_rows_of_awq_are_an_input_and_bitsandbytes_has_none(
     small, tmp_path: Path
 ) -> None:
     steps = {step.key: step for step in plan(small(), tmp_path)}
@@ -135,11 +135,11 @@ def test_the_calibration_rows_of_awq_are_an_input_and_bitsandbytes_has_none(  # 
         } | RESULTS),
     ],
 )  # fmt: skip
-def test_a_change_reaches_exactly_what_depends_on_it(change: str, expected, fingerprints) -> None:  # type: ignore[no-untyped-def]
+def test_a_change_reaches_exactly_what_depends_on_it(change: str, expected, fingerprints) -> None:
     assert _changed(fingerprints(), fingerprints(change)) == expected
 
 
-def test_one_more_model_leaves_the_answers_of_the_others_alone(  # type: ignore[no-untyped-def]
+def test_one_more_model_leaves_the_answers_of_the_others_alone(
     fingerprints, small_text: str
 ) -> None:
     entry = "  - {name: more, method: slerp, base: base, models: [{model: medical}], t: 0.9}\n"
@@ -149,7 +149,7 @@ def test_one_more_model_leaves_the_answers_of_the_others_alone(  # type: ignore[
     assert _changed(fingerprints(), after) == expected
 
 
-def test_two_entries_alike_in_all_but_the_name_are_two_steps(fingerprints, small_text: str) -> None:  # type: ignore[no-untyped-def]
+def test_two_entries_alike_in_all_but_the_name_are_two_steps(fingerprints, small_text: str) -> None:
     entry = "  - {name: again, method: slerp, base: base, models: [{model: medical}], t: 0.5}\n"
     after = fingerprints(text=small_text.replace("quantize:\n", f"{entry}quantize:\n"))
     assert "model/again" in after
@@ -164,7 +164,7 @@ def test_two_entries_alike_in_all_but_the_name_are_two_steps(fingerprints, small
         ("benchmark/trial/de", set()),
     ],
 )
-def test_a_changed_file_is_seen_by_the_step_that_reads_it(  # type: ignore[no-untyped-def]
+def test_a_changed_file_is_seen_by_the_step_that_reads_it(
     file: str, expected: set[str], fingerprints, world: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "world"
@@ -179,7 +179,7 @@ def test_a_changed_file_is_seen_by_the_step_that_reads_it(  # type: ignore[no-un
 
 def test_a_new_file_that_a_pattern_matches_is_seen(
     fingerprints, world: Path, tmp_path: Path
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     copy = tmp_path / "world"
     shutil.copytree(world, copy)
     before = fingerprints(data=copy)
@@ -188,9 +188,7 @@ def test_a_new_file_that_a_pattern_matches_is_seen(
 
 
 @pytest.mark.parametrize("code", sorted(STEP_VERSIONS))
-def test_a_new_version_of_a_steps_code_makes_it_again(  # type: ignore[no-untyped-def]
-    code: str, fingerprints, monkeypatch
-) -> None:
+def test_a_new_version_of_a_steps_code_makes_it_again(code: str, fingerprints, monkeypatch) -> None:
     before = fingerprints()
     monkeypatch.setattr(versions, "STEP_VERSIONS", {**STEP_VERSIONS, code: 99})
     assert _changed(before, fingerprints())
@@ -234,7 +232,7 @@ def test_the_seed_of_the_recipe_reaches_what_is_drawn_with_it(tmp_path: Path) ->
 
 def test_a_plan_reads_each_file_once_and_the_next_plan_only_what_changed(
     tmp_path: Path, monkeypatch
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     for name in "ab":
         (tmp_path / f"{name}.txt").write_text(name)
         os.utime(tmp_path / f"{name}.txt", (1000, 1000))
@@ -332,7 +330,7 @@ def test_planning_a_hub_model_loads_no_library_and_asks_no_network(tmp_path: Pat
 # --- what is not there ----------------------------------------------------------------------------
 
 
-def test_missing_data_is_noted_with_the_step_that_reads_it(small, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_missing_data_is_noted_with_the_step_that_reads_it(small, tmp_path: Path) -> None:
     steps = plan(small(data=tmp_path / "nowhere"), tmp_path / "run")
     missing = {step.key: step.missing for step in steps if step.missing}
     assert missing.keys() == {
@@ -353,7 +351,7 @@ def test_a_missing_model_that_is_only_listed_is_noted_before_the_report_is_due(
     assert steps["predictions/a"].missing == ()
 
 
-def test_an_unknown_task_is_noted_with_the_known_ones(small, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_an_unknown_task_is_noted_with_the_known_ones(small, tmp_path: Path) -> None:
     steps = {step.key: step for step in plan(small("evaluate.tasks=[treatmint]"), tmp_path)}
     (sentence,) = steps["questions/benchmark"].missing
     assert "treatmint" in sentence

@@ -11,7 +11,7 @@ def _slerp(name: str, base: str, other: str) -> str:
     return f"{{name: {name}, method: slerp, base: {base}, models: [{{model: {other}}}], t: 0.5}}"
 
 
-def test_every_entry_that_makes_a_model_is_found_with_its_path(parse, whole: str) -> None:  # type: ignore[no-untyped-def]
+def test_every_entry_that_makes_a_model_is_found_with_its_path(parse, whole: str) -> None:
     recipe = parse(whole)
     assert [(path, entry.name) for path, entry in links.model_entries(recipe)] == [
         ("pretrain[0]", "medical"),
@@ -21,7 +21,7 @@ def test_every_entry_that_makes_a_model_is_found_with_its_path(parse, whole: str
     ]
 
 
-def test_models_used_are_base_and_sources_without_repeats(parse) -> None:  # type: ignore[no-untyped-def]
+def test_models_used_are_base_and_sources_without_repeats(parse) -> None:
     recipe = parse(
         MODELS + "merge:\n"
         f"  - {_slerp('m', 'a', 'b')}\n"
@@ -32,7 +32,7 @@ def test_models_used_are_base_and_sources_without_repeats(parse) -> None:  # typ
     assert used == {"m": ["a", "b"], "n": ["b", "a"], "q": ["m"]}
 
 
-def test_the_only_corpus_needs_no_name(parse) -> None:  # type: ignore[no-untyped-def]
+def test_the_only_corpus_needs_no_name(parse) -> None:
     one = parse("name: x\nmodels: {a: {path: o/m}}\ncorpus: {texts: t.txt}")
     assert links.corpus_named(one, None) is one.corpus[0]
     two = parse(
@@ -49,12 +49,12 @@ def test_the_only_corpus_needs_no_name(parse) -> None:  # type: ignore[no-untype
 CORPUS = MODELS + "corpus: {texts: t.txt%s}\n"
 
 
-def test_the_only_model_cuts(parse) -> None:  # type: ignore[no-untyped-def]
+def test_the_only_model_cuts(parse) -> None:
     recipe = parse("name: x\nmodels: {a: {path: o/m}}\ncorpus: {texts: t.txt}")
     assert links.tokenizer_model(recipe, recipe.corpus[0]) == "a"
 
 
-def test_the_declared_model_behind_the_first_training_on_it_cuts(parse) -> None:  # type: ignore[no-untyped-def]
+def test_the_declared_model_behind_the_first_training_on_it_cuts(parse) -> None:
     recipe = parse(
         CORPUS % "" + f"merge: [{_slerp('m', 'b', 'a')}]\n"
         "pretrain: [{name: p, model: m}, {name: q, model: b}]\n"
@@ -62,24 +62,24 @@ def test_the_declared_model_behind_the_first_training_on_it_cuts(parse) -> None:
     assert links.tokenizer_model(recipe, recipe.corpus[0]) == "b", "p <- m <- its base b"
 
 
-def test_the_named_model_cuts_and_is_followed_back(parse) -> None:  # type: ignore[no-untyped-def]
+def test_the_named_model_cuts_and_is_followed_back(parse) -> None:
     recipe = parse(CORPUS % ", tokenizer: p" + "pretrain: [{name: p, model: b}]")
     assert links.tokenizer_model(recipe, recipe.corpus[0]) == "b"
 
 
-def test_a_corpus_that_nothing_trains_on_must_say_which_of_two_cuts(problems) -> None:  # type: ignore[no-untyped-def]
+def test_a_corpus_that_nothing_trains_on_must_say_which_of_two_cuts(problems) -> None:
     (said,) = problems(CORPUS % "")
     assert said.startswith("corpus[0].tokenizer: nothing says which tokenizer cuts 'corpus'; name")
     assert problems(CORPUS % ", tokenizer: a") == []
 
 
-def test_a_misspelt_tokenizer_is_compared_with_the_models(problems) -> None:  # type: ignore[no-untyped-def]
+def test_a_misspelt_tokenizer_is_compared_with_the_models(problems) -> None:
     assert problems(CORPUS % ", tokenizer: aa") == [
         "corpus[0].tokenizer: there is no model 'aa'; did you mean \"a\"? (there is: a, b)"
     ]
 
 
-def test_one_corpus_is_not_cut_for_two_declared_models(problems) -> None:  # type: ignore[no-untyped-def]
+def test_one_corpus_is_not_cut_for_two_declared_models(problems) -> None:
     trained = "pretrain: [{name: p, model: a}, {name: q, model: p}, {name: r, model: b}]"
     (said,) = problems(CORPUS % "" + trained)
     assert said == (
@@ -94,12 +94,12 @@ def test_one_corpus_is_not_cut_for_two_declared_models(problems) -> None:  # typ
 # --- what does not hang together ------------------------------------------------------------------
 
 
-def test_one_unknown_model_is_one_problem(problems) -> None:  # type: ignore[no-untyped-def]
+def test_one_unknown_model_is_one_problem(problems) -> None:
     said = problems(CORPUS % "" + "pretrain: [{name: p, model: aa}]")
     assert said == ["pretrain[0]: there is no model 'aa'; did you mean \"a\"? (there is: a, b, p)"]
 
 
-def test_unknown_names_are_told_wherever_they_stand(problems) -> None:  # type: ignore[no-untyped-def]
+def test_unknown_names_are_told_wherever_they_stand(problems) -> None:
     said = problems(
         MODELS + "corpus: {name: c, texts: t.txt, tokenizer: a}\n"
         "pretrain: [{name: p, model: a, corpus: cc}]\n"
@@ -117,7 +117,7 @@ def test_unknown_names_are_told_wherever_they_stand(problems) -> None:  # type: 
     ]
 
 
-def test_a_corpus_to_choose_must_be_named(problems) -> None:  # type: ignore[no-untyped-def]
+def test_a_corpus_to_choose_must_be_named(problems) -> None:
     none = problems(MODELS + "pretrain: [{name: p, model: a}]")
     assert none == ["pretrain[0].corpus: is missing, and there are 0 corpora to choose from"]
     two = problems(
@@ -127,7 +127,7 @@ def test_a_corpus_to_choose_must_be_named(problems) -> None:  # type: ignore[no-
     assert two == ["quantize[0].corpus: is missing, and there are 2 corpora to choose from"]
 
 
-def test_a_tokenizer_is_trained_on_corpora_that_are_there(problems) -> None:  # type: ignore[no-untyped-def]
+def test_a_tokenizer_is_trained_on_corpora_that_are_there(problems) -> None:
     said = problems(
         "name: x\nmodels:\n  f:\n    architecture: {hidden_size: 8, intermediate_size: 8, "
         "num_hidden_layers: 1, num_attention_heads: 1, num_key_value_heads: 1}\n"
@@ -138,7 +138,7 @@ def test_a_tokenizer_is_trained_on_corpora_that_are_there(problems) -> None:  # 
     assert "(there is: none, the recipe declares no corpus)" in sentence
 
 
-def test_a_name_used_twice_is_told_once(problems) -> None:  # type: ignore[no-untyped-def]
+def test_a_name_used_twice_is_told_once(problems) -> None:
     said = problems(
         MODELS + "corpus: [{name: c, texts: t, tokenizer: a}, {name: c, texts: t, tokenizer: a}]\n"
         f"merge: [{_slerp('a', 'a', 'b')}, {_slerp('m', 'a', 'b')}]\n"
@@ -151,7 +151,7 @@ def test_a_name_used_twice_is_told_once(problems) -> None:  # type: ignore[no-un
     ]
 
 
-def test_a_circle_is_told_once_with_its_way(problems) -> None:  # type: ignore[no-untyped-def]
+def test_a_circle_is_told_once_with_its_way(problems) -> None:
     said = problems(
         MODELS + f"merge: [{_slerp('m', 'a', 'n')}, {_slerp('n', 'o', 'b')}, "
         f"{_slerp('o', 'b', 'm')}, {_slerp('p', 'm', 'a')}]"
@@ -159,12 +159,12 @@ def test_a_circle_is_told_once_with_its_way(problems) -> None:  # type: ignore[n
     assert said == ["models are made from each other in a circle: m <- n <- o <- m"]
 
 
-def test_a_model_made_from_itself_is_a_circle(problems) -> None:  # type: ignore[no-untyped-def]
+def test_a_model_made_from_itself_is_a_circle(problems) -> None:
     said = problems(MODELS + f"merge: [{_slerp('m', 'm', 'a')}]")
     assert said == ["models are made from each other in a circle: m <- m"]
 
 
-def test_a_long_chain_is_no_circle(problems) -> None:  # type: ignore[no-untyped-def]
+def test_a_long_chain_is_no_circle(problems) -> None:
     names = ["a", *(f"m{index}" for index in range(300))]
     chain = "".join(f"  - {_slerp(n, o, 'b')}\n" for o, n in itertools.pairwise(names))
     assert problems(MODELS + "merge:\n" + chain) == []

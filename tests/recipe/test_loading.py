@@ -156,7 +156,7 @@ def test_what_is_no_recipe_is_one_line(text: str, what: str) -> None:
         (BASE + "evaluate: {models: [a], tasks: [t, t]}", "evaluate.tasks: 't' is given twice"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_said_with_its_path_and_what_is_allowed(  # type: ignore[no-untyped-def]
+def test_a_mistake_is_said_with_its_path_and_what_is_allowed(
     text: str, sentence: str, problems
 ) -> None:
     said = problems(text)
@@ -164,13 +164,13 @@ def test_a_mistake_is_said_with_its_path_and_what_is_allowed(  # type: ignore[no
     assert not [line for line in said if "\n" in line or "Input should" in line], said
 
 
-def test_a_misspelt_key_of_a_fresh_model_is_compared_with_its_own_keys(problems) -> None:  # type: ignore[no-untyped-def]
+def test_a_misspelt_key_of_a_fresh_model_is_compared_with_its_own_keys(problems) -> None:
     said = problems("name: x\nmodels: {a: {architecture: {hidden_sise: 8}}}")
     assert 'models.a.architecture.hidden_sise: unknown key; did you mean "hidden_size"?' in said
     assert "models.a.tokenizer: is missing" in said
 
 
-def test_all_problems_are_told_at_once(problems) -> None:  # type: ignore[no-untyped-def]
+def test_all_problems_are_told_at_once(problems) -> None:
     said = problems(
         "nme: x\nseed: -1\nmodels: {a: {path: 3}}\n"
         "pretrain: [{name: p, model: a, epochs: 0}, {name: q, model: a, schedule: cosin}]\n"
@@ -185,7 +185,7 @@ def test_all_problems_are_told_at_once(problems) -> None:  # type: ignore[no-unt
     ]
 
 
-def test_links_are_looked_at_as_soon_as_the_fields_are_right(problems) -> None:  # type: ignore[no-untyped-def]
+def test_links_are_looked_at_as_soon_as_the_fields_are_right(problems) -> None:
     assert problems(BASE + "evaluate: {models: [aa]}") == [
         "evaluate.models: there is no model 'aa'; did you mean \"a\"? (there is: a, b)"
     ]
@@ -194,19 +194,19 @@ def test_links_are_looked_at_as_soon_as_the_fields_are_right(problems) -> None: 
 # --- variables ------------------------------------------------------------------------------------
 
 
-def test_variables_come_from_the_environment_or_their_default(parse) -> None:  # type: ignore[no-untyped-def]
+def test_variables_come_from_the_environment_or_their_default(parse) -> None:
     text = "name: ${RUN}-${KIND:-plain}\nseed: ${SEED:-5}\nmodels: {a: {path: '${EMPTY:-}x'}}"
     recipe = parse(text, RUN="first", EMPTY="")
     assert (recipe.name, recipe.seed, recipe.models["a"].path) == ("first-plain", 5, "x")
 
 
-def test_a_variable_in_a_list_or_a_changed_value_is_replaced_too(parse) -> None:  # type: ignore[no-untyped-def]
+def test_a_variable_in_a_list_or_a_changed_value_is_replaced_too(parse) -> None:
     recipe = parse(BASE + "evaluate: {models: ['${M}']}", "name=${M}-run", M="a")
     assert recipe.evaluate.models == ["a"]
     assert recipe.name == "a-run"
 
 
-def test_every_variable_that_is_not_set_is_told_with_its_place(problems) -> None:  # type: ignore[no-untyped-def]
+def test_every_variable_that_is_not_set_is_told_with_its_place(problems) -> None:
     said = problems("name: ${RUN}\nmodels: {a: {path: '${HERE}/${THERE}'}}")
     assert [line.split(" is not set")[0] for line in said] == [
         "name: the environment variable RUN",
@@ -216,7 +216,7 @@ def test_every_variable_that_is_not_set_is_told_with_its_place(problems) -> None
     assert "--set name=" in said[0]
 
 
-def test_a_dollar_alone_is_a_dollar(parse) -> None:  # type: ignore[no-untyped-def]
+def test_a_dollar_alone_is_a_dollar(parse) -> None:
     assert parse("name: x\nmodels: {a: {path: 'o/$m ${} ${1}'}}").models["a"].path == (
         "o/$m ${} ${1}"
     )
@@ -246,7 +246,7 @@ pretrain:
         ("pretrain.1={name: r, model: a}", "recipe.pretrain[1].name == 'r'"),
     ],
 )
-def test_a_value_is_set_by_keys_indices_and_names(change: str, value: str, parse) -> None:  # type: ignore[no-untyped-def]
+def test_a_value_is_set_by_keys_indices_and_names(change: str, value: str, parse) -> None:
     assert eval(value, {"recipe": parse(CHANGED, change)})
 
 
@@ -264,10 +264,10 @@ def test_a_value_is_set_by_keys_indices_and_names(change: str, value: str, parse
         ("pretrain.q.epoch=2", 'pretrain[1].epoch: unknown key; did you mean "epochs"?'),
     ],
 )
-def test_a_change_that_cannot_be_made_is_told(change: str, sentence: str, problems) -> None:  # type: ignore[no-untyped-def]
+def test_a_change_that_cannot_be_made_is_told(change: str, sentence: str, problems) -> None:
     assert problems(CHANGED, change) == [sentence]
 
 
-def test_changes_are_made_in_order_and_all_that_fail_are_told(parse, problems) -> None:  # type: ignore[no-untyped-def]
+def test_changes_are_made_in_order_and_all_that_fail_are_told(parse, problems) -> None:
     assert parse(CHANGED, "seed=1", "seed=2").seed == 2
     assert len(problems(CHANGED, "a.b=1", "c.d=1")) == 2

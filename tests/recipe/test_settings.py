@@ -79,6 +79,6 @@ def test_one_corpus_needs_no_list() -> None:
     assert [corpus.name for corpus in recipe.corpus] == ["corpus"]
 
 
-def test_a_recipe_comes_back_from_what_a_manifest_keeps(whole: str, parse) -> None:  # type: ignore[no-untyped-def]
+def test_a_recipe_comes_back_from_what_a_manifest_keeps(whole: str, parse) -> None:
     recipe = parse(whole)
     assert settings.Recipe.model_validate(recipe.model_dump(mode="json")) == recipe

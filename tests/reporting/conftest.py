@@ -29,7 +29,7 @@ TASKS = [
 
 
 @pytest.fixture(scope="session")
-def make_score():  # type: ignore[no-untyped-def]
+def make_score():
     """Return a function that makes a score with an interval of ± 0.05 around an accuracy."""
 
     def make(model: str, task: str, value: float, **changes: object) -> Score:
@@ -61,7 +61,7 @@ def tasks() -> list[Task]:
 
 
 @pytest.fixture(scope="session")
-def scores(make_score) -> list[Score]:  # type: ignore[no-untyped-def]
+def scores(make_score) -> list[Score]:
     """Scores in English and Arabic; the trained model lacks the general task in Arabic."""
     found = []
     for language, penalty in (("en", 0.0), ("ar", 0.2)):
@@ -91,7 +91,7 @@ def scores(make_score) -> list[Score]:  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture(scope="session")
-def run_folders(tmp_path_factory, scores) -> dict[str, object]:  # type: ignore[no-untyped-def]
+def run_folders(tmp_path_factory, scores) -> dict[str, object]:
     """Folders of a whole invented run, as keyword arguments of ``report``."""
     root = tmp_path_factory.mktemp("run")
     models = {BASE: root / "base", TRAINED: root / "trained", "elsewhere": root / "absent"}

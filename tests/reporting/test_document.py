@@ -5,7 +5,7 @@ from biomistral.reporting.document import Material, compose
 from biomistral.reporting.results import index_results
 
 
-def test_sections_with_nothing_in_them_are_left_out(make_score, tasks) -> None:  # type: ignore[no-untyped-def]
+def test_sections_with_nothing_in_them_are_left_out(make_score, tasks) -> None:
     scores = [make_score("m", task, 0.5) for task in ("anatomy", "heart", "average")]
     document = compose("T", Material(index_results(scores, tasks[:2], [])))
     assert [s.id for s in document.sections] == ["accuracy", "tasks", "benchmark"]
@@ -17,7 +17,7 @@ def test_a_run_without_any_score_is_still_a_report() -> None:
     assert document.sections == []
 
 
-def test_other_groups_and_languages_get_their_sections(scores, tasks) -> None:  # type: ignore[no-untyped-def]
+def test_other_groups_and_languages_get_their_sections(scores, tasks) -> None:
     document = compose("T", Material(index_results(scores, tasks, [])))
     ids = [s.id for s in document.sections]
     assert ids == ["accuracy", "tasks", "groups", "languages", "calibration", "benchmark"]
@@ -25,13 +25,13 @@ def test_other_groups_and_languages_get_their_sections(scores, tasks) -> None:  
     assert document.facts["languages"] == "2"
 
 
-def test_no_two_tables_share_an_id(scores, tasks) -> None:  # type: ignore[no-untyped-def]
+def test_no_two_tables_share_an_id(scores, tasks) -> None:
     document = compose("T", Material(index_results(scores, tasks, [])))
     ids = [table.id for table in document.tables]
     assert len(ids) == len(set(ids))
 
 
-def test_every_scoring_has_its_own_charts_that_say_so(make_score, tasks) -> None:  # type: ignore[no-untyped-def]
+def test_every_scoring_has_its_own_charts_that_say_so(make_score, tasks) -> None:
     scores = [
         make_score("m", task, 0.5, scoring=scoring)
         for task in ("anatomy", "heart", "average")

@@ -20,7 +20,7 @@ BINS = [
 ]
 
 
-def charts(make_score) -> list[Chart]:  # type: ignore[no-untyped-def]
+def charts(make_score) -> list[Chart]:
     scores = {'a "<&> $x$': make_score("a", "heart", 0.5), "b": None}
     made = [
         accuracy_chart("bars", "Heart", scores, 0.25),
@@ -31,11 +31,11 @@ def charts(make_score) -> list[Chart]:  # type: ignore[no-untyped-def]
     return [chart for chart in made if chart]
 
 
-def test_the_same_numbers_give_the_same_bytes(make_score) -> None:  # type: ignore[no-untyped-def]
+def test_the_same_numbers_give_the_same_bytes(make_score) -> None:
     assert charts(make_score) == charts(make_score)
 
 
-def test_a_figure_is_well_formed_and_says_in_words_what_it_shows(make_score) -> None:  # type: ignore[no-untyped-def]
+def test_a_figure_is_well_formed_and_says_in_words_what_it_shows(make_score) -> None:
     for chart in charts(make_score):
         root = ET.fromstring(chart.svg)
         assert root.get("role") == "img"
@@ -46,7 +46,7 @@ def test_a_figure_is_well_formed_and_says_in_words_what_it_shows(make_score) -> 
     )
 
 
-def test_a_figure_fetches_nothing_and_refers_to_itself_only(make_score) -> None:  # type: ignore[no-untyped-def]
+def test_a_figure_fetches_nothing_and_refers_to_itself_only(make_score) -> None:
     for chart in charts(make_score):
         assert "http" not in chart.svg
         assert "<style" not in chart.svg
@@ -55,19 +55,19 @@ def test_a_figure_fetches_nothing_and_refers_to_itself_only(make_score) -> None:
         assert all(id_.startswith(f"{chart.id}-") for id_ in ids)
 
 
-def test_ink_takes_the_colour_of_the_page(make_score) -> None:  # type: ignore[no-untyped-def]
+def test_ink_takes_the_colour_of_the_page(make_score) -> None:
     for chart in charts(make_score):
         assert "currentColor" in chart.svg
         assert "#010203" not in chart.svg
         assert "#000000" not in chart.svg
 
 
-def test_an_absent_result_is_drawn_as_a_dash(make_score) -> None:  # type: ignore[no-untyped-def]
+def test_an_absent_result_is_drawn_as_a_dash(make_score) -> None:
     root = ET.fromstring(charts(make_score)[0].svg)
     assert "–" in "".join(root.itertext())
 
 
-def test_empty_bins_are_left_out(make_score) -> None:  # type: ignore[no-untyped-def]
+def test_empty_bins_are_left_out(make_score) -> None:
     assert charts(make_score)[1].text.count("confidence") == 1
 
 
@@ -81,7 +81,7 @@ def test_markers_at_the_edge_are_not_clipped() -> None:
     assert markers
 
 
-def test_a_result_at_the_edge_without_width_has_no_whisker(make_score) -> None:  # type: ignore[no-untyped-def]
+def test_a_result_at_the_edge_without_width_has_no_whisker(make_score) -> None:
     def drawn(low: float | None) -> str:
         score = make_score("a", "heart", 1.0, low=low, high=low)
         chart = accuracy_chart("bars", "Heart", {"a": score}, None)

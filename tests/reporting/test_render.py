@@ -65,6 +65,6 @@ def test_csv_has_unrounded_numbers_intervals_and_empty_fields() -> None:
 
 
 @pytest.mark.parametrize("render", [table_markdown, table_latex, table_csv])
-def test_a_table_without_rows_is_only_its_head(render) -> None:  # type: ignore[no-untyped-def]
+def test_a_table_without_rows_is_only_its_head(render) -> None:
     table = Table("id", "t", "Model", (Column("c"),), ())
     assert "Model" in render(table)

@@ -9,37 +9,37 @@ EN = Setting("en", "letter", 3)
 
 
 @pytest.fixture
-def results(scores, tasks):  # type: ignore[no-untyped-def]
+def results(scores, tasks):
     return index_results(scores, tasks, ["base"])
 
 
-def test_models_stand_in_the_given_order_and_baselines_last(make_score, tasks) -> None:  # type: ignore[no-untyped-def]
+def test_models_stand_in_the_given_order_and_baselines_last(make_score, tasks) -> None:
     scores = [make_score(m, "heart", 0.5) for m in ("random choice", "new", "b", "a")]
     scores.append(make_score("both", "heart", 0.5, model_kind="ensemble"))
     found = index_results(scores, tasks, ["a", "b", "never measured"])
     assert found.models == ("a", "b", "new", "both", "random choice")
 
 
-def test_english_comes_first_then_the_order_of_the_benchmark(results) -> None:  # type: ignore[no-untyped-def]
+def test_english_comes_first_then_the_order_of_the_benchmark(results) -> None:
     assert results.languages == ("en", "ar")
     assert results.main_settings == (EN,)
 
 
-def test_medical_is_the_first_group(make_score) -> None:  # type: ignore[no-untyped-def]
+def test_medical_is_the_first_group(make_score) -> None:
     tasks = [Task("x", "X", "general", "", ""), Task("y", "Y", "medical", "", "")]
     assert index_results([], tasks, []).groups == ("medical", "general")
 
 
-def test_what_was_not_measured_is_none(results, tasks) -> None:  # type: ignore[no-untyped-def]
+def test_what_was_not_measured_is_none(results, tasks) -> None:
     assert results.find(EN, "nobody", tasks[0], "accuracy") is None
 
 
-def test_a_task_without_description_is_printed_by_its_name(make_score) -> None:  # type: ignore[no-untyped-def]
+def test_a_task_without_description_is_printed_by_its_name(make_score) -> None:
     found = index_results([make_score("m", "heart", 0.5)], [], [])
     assert [task.title for task in found.tasks] == ["heart"]
 
 
-def test_the_average_of_a_model_that_lacks_a_task_is_left_out(make_score, tasks) -> None:  # type: ignore[no-untyped-def]
+def test_the_average_of_a_model_that_lacks_a_task_is_left_out(make_score, tasks) -> None:
     scores = [make_score("whole", t, 0.5) for t in ("anatomy", "heart", "average")]
     scores += [make_score("part", t, 0.9) for t in ("anatomy", "average")]
     found = index_results(scores, tasks, [])

@@ -18,12 +18,12 @@ ODD_NAME = "tr_ained <b>&|% $x$"
 
 
 @pytest.fixture(scope="module")
-def made(run_folders, tmp_path_factory) -> Path:  # type: ignore[no-untyped-def]
+def made(run_folders, tmp_path_factory) -> Path:
     return report(tmp_path_factory.mktemp("out") / "report", **run_folders)
 
 
 @pytest.fixture(scope="module")
-def page(made):  # type: ignore[no-untyped-def]
+def page(made):
     return lxml.html.fromstring((made / "index.html").read_text(encoding="utf-8"))
 
 
@@ -35,18 +35,18 @@ def test_the_report_is_whole(made: Path) -> None:
     assert cards == {"cards/base.md", "cards/elsewhere.md", "cards/tr_ained_b_x_.md"}
 
 
-def test_made_twice_it_has_the_same_bytes(run_folders, made: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_made_twice_it_has_the_same_bytes(run_folders, made: Path, tmp_path: Path) -> None:
     again = report(tmp_path / "another place" / "again", **run_folders)
     assert artifacts.content_digest(again) == artifacts.content_digest(made)
 
 
-def test_every_file_for_readers_carries_the_advisory(made: Path, page) -> None:  # type: ignore[no-untyped-def]
+def test_every_file_for_readers_carries_the_advisory(made: Path, page) -> None:
     assert page.xpath("string(//aside)").strip() == ADVISORY
     for path in [made / "report.md", made / "report.tex", *(made / "cards").iterdir()]:
         assert ADVISORY in path.read_text(encoding="utf-8"), path
 
 
-def test_the_page_needs_no_other_file(page) -> None:  # type: ignore[no-untyped-def]
+def test_the_page_needs_no_other_file(page) -> None:
     links = [value for _, attribute, value, _ in page.iterlinks() if attribute is not None]
     assert links  # the table of contents
     # Links to the cards are there to be followed; nothing is fetched to show the page.
@@ -56,14 +56,14 @@ def test_the_page_needs_no_other_file(page) -> None:  # type: ignore[no-untyped-
     assert not re.search(r"url\(|@import", styles)
 
 
-def test_every_link_inside_the_page_leads_somewhere_and_ids_are_distinct(page) -> None:  # type: ignore[no-untyped-def]
+def test_every_link_inside_the_page_leads_somewhere_and_ids_are_distinct(page) -> None:
     ids = page.xpath("//@id")
     assert len(ids) == len(set(ids))
     inside = [href for href in page.xpath("//@href") if href.startswith("#")]
     assert {href.removeprefix("#") for href in inside} <= set(ids)
 
 
-def test_odd_names_are_text_and_never_markup(made: Path, page) -> None:  # type: ignore[no-untyped-def]
+def test_odd_names_are_text_and_never_markup(made: Path, page) -> None:
     heads = [text.strip() for text in page.xpath("//tbody/tr/th/text()")]
     assert ODD_NAME in heads
     text = (made / "index.html").read_text(encoding="utf-8")
@@ -74,29 +74,29 @@ def test_odd_names_are_text_and_never_markup(made: Path, page) -> None:  # type:
     assert r"tr\_ained \textless{}b\textgreater{}\&\textbar{}\% \$x\$" in latex
 
 
-def test_arabic_is_written_from_right_to_left(page) -> None:  # type: ignore[no-untyped-def]
+def test_arabic_is_written_from_right_to_left(page) -> None:
     blocks = page.xpath('//article//div[@lang="ar"]')
     assert blocks
     assert {block.get("dir") for block in blocks} == {"rtl"}
     assert {b.get("dir") for b in page.xpath('//article//div[@lang="en"]')} == {"ltr"}
 
 
-def test_an_absent_result_is_a_dash(page) -> None:  # type: ignore[no-untyped-def]
+def test_an_absent_result_is_a_dash(page) -> None:
     row = page.xpath('//figure[@id="groups-en-letter-3shot"]//tr[th="base"]/td')
     assert row[-1].text_content().strip() == "–"
 
 
-def test_baselines_are_in_a_body_of_their_own(page) -> None:  # type: ignore[no-untyped-def]
+def test_baselines_are_in_a_body_of_their_own(page) -> None:
     bodies = page.xpath('//figure[@id="accuracy-medical-en-letter-3shot"]//tbody')
     assert [b.xpath("string(tr[1]/th)") for b in bodies] == ["base", "random choice"]
 
 
-def test_intervals_are_shown_on_hover(page) -> None:  # type: ignore[no-untyped-def]
+def test_intervals_are_shown_on_hover(page) -> None:
     notes = page.xpath('//figure[@id="accuracy-medical-en-letter-3shot"]//td/@title')
     assert "95 % interval 45.0 to 55.0; 100 questions, 3 seeds" in notes
 
 
-def test_what_is_copied_is_what_the_files_hold(made: Path, page) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_copied_is_what_the_files_hold(made: Path, page) -> None:
     figure = '//figure[@id="provenance"]'
     # The parser of HTML drops one line break at the start of a textarea.
     copied = page.xpath(f'string({figure}//textarea[@data-format="CSV"])').removeprefix("\n")
@@ -112,7 +112,7 @@ def test_cards_are_printed_with_results(made: Path) -> None:
     )
 
 
-def test_the_page_links_to_every_card(made: Path, page) -> None:  # type: ignore[no-untyped-def]
+def test_the_page_links_to_every_card(made: Path, page) -> None:
     linked = page.xpath('//section[@id="section-provenance"]/p/a/@href')
     assert len(linked) == 3
     text = (made / "report.md").read_text(encoding="utf-8")
@@ -121,7 +121,7 @@ def test_the_page_links_to_every_card(made: Path, page) -> None:  # type: ignore
         assert f"]({path})" in text
 
 
-def test_no_place_or_time_is_told(made: Path, run_folders) -> None:  # type: ignore[no-untyped-def]
+def test_no_place_or_time_is_told(made: Path, run_folders) -> None:
     root = str(run_folders["scores"].parent)
     for path in made.rglob("*"):
         if path.is_file() and path.name != "manifest.json":
@@ -130,17 +130,17 @@ def test_no_place_or_time_is_told(made: Path, run_folders) -> None:  # type: ign
             assert "made_at" not in text, path
 
 
-def test_training_curves_are_drawn_for_models_with_a_log(page) -> None:  # type: ignore[no-untyped-def]
+def test_training_curves_are_drawn_for_models_with_a_log(page) -> None:
     labels = page.xpath('//section[@id="section-training"]//svg/@aria-label')
     assert [label.split(" over")[0] for label in labels] == ["Training loss", "Held-out loss"]
 
 
-def test_scores_that_are_not_there_are_named(run_folders, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_scores_that_are_not_there_are_named(run_folders, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"scores\.parquet: cannot be read"):
         report(tmp_path / "r", **{**run_folders, "scores": tmp_path / "nothing"})
 
 
-def test_a_broken_training_log_is_named_with_its_line(run_folders, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_broken_training_log_is_named_with_its_line(run_folders, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "training_log.jsonl").write_text(
         '{"step": 1, "tokens": 2}\n{"step": 2}\n'
@@ -149,14 +149,14 @@ def test_a_broken_training_log_is_named_with_its_line(run_folders, tmp_path: Pat
         report(tmp_path / "r", **{**run_folders, "models": {"m": tmp_path / "model"}})
 
 
-def test_predictions_that_are_not_there_are_named(run_folders, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_predictions_that_are_not_there_are_named(run_folders, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"predictions\.parquet: cannot be read"):
         report(tmp_path / "r", **{**run_folders, "predictions": {"m": tmp_path}})
 
 
 def test_a_report_without_corpora_predictions_and_bins_is_made(
     run_folders, scores, tmp_path: Path
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     shutil.copytree(run_folders["scores"], tmp_path / "scores")
     (tmp_path / "scores" / "reliability.parquet").unlink()
     bare = {"scores": tmp_path / "scores", "models": {}, "corpora": {}, "predictions": {}}

@@ -18,7 +18,7 @@ from biomistral.reporting.tables import (
 )
 
 
-def one_column(values, better="higher", kinds=None):  # type: ignore[no-untyped-def]
+def one_column(values, better="higher", kinds=None):
     kinds = kinds or ["model"] * len(values)
     rows = [
         Row(str(i), (number_cell(value),), kind)
@@ -59,7 +59,7 @@ def test_absent_results_take_no_part() -> None:
 
 
 @pytest.mark.parametrize("values", [[1.0], [1.0, None], [2.0, 2.0]])
-def test_nothing_is_marked_where_nothing_can_be_told_apart(values) -> None:  # type: ignore[no-untyped-def]
+def test_nothing_is_marked_where_nothing_can_be_told_apart(values) -> None:
     assert set(marks(one_column(values))) == {""}
 
 
@@ -73,14 +73,14 @@ def test_an_absent_score_is_a_dash_and_never_zero() -> None:
     assert number_cell(float("nan")).text == DASH
 
 
-def test_a_score_is_printed_in_percent_with_interval_and_deviation(make_score) -> None:  # type: ignore[no-untyped-def]
+def test_a_score_is_printed_in_percent_with_interval_and_deviation(make_score) -> None:
     score = make_score("m", "anatomy", 0.5, low=0.456, high=0.5444)
     cell = score_cell(score, make_score("m", "anatomy", 0.0123, metric="accuracy_deviation"))
     assert (cell.text, cell.spread) == ("50.0", "± 1.2")
     assert cell.hover == "95 % interval 45.6 to 54.4; 100 questions, 3 seeds"
 
 
-def test_the_deviation_of_a_single_seed_is_not_printed(make_score) -> None:  # type: ignore[no-untyped-def]
+def test_the_deviation_of_a_single_seed_is_not_printed(make_score) -> None:
     deviation = make_score("m", "anatomy", 0.0, metric="accuracy_deviation", num_seeds=1)
     assert score_cell(make_score("m", "anatomy", 0.5), deviation).spread == ""
 
