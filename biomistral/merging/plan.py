@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from biomistral.errors import ModelError, RecipeError, did_you_mean
 from biomistral.merging.parameters import resolve
 from biomistral.models.checkpoints import Checkpoint, check_tokenizer_fits
 from biomistral.models.safetensors_files import TensorSpec
 from biomistral.recipe.settings import MergeSettings, Parameter, WeightedInput
 
-_MERGEABLE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_MERGEABLE = ("float64", "float32", "float16", "bfloat16")
 # Settings of a model that decide what its tensors mean; equal wherever both models name them.
 _DEFINING = (
     "model_type",
@@ -85,7 +83,6 @@ def plan_merge(settings: MergeSettings, folders: Mapping[str, Path]) -> Plan:
         _check_mergeable(checkpoint)
         _check_same_shape(base, checkpoint)
     check_tokenizer_fits(base.folder)
-    dtype = getattr(torch, settings.dtype) if settings.dtype else None
     weights, densities, t = _numbers(settings, list(base.tensors))
     return Plan(
         settings=settings,
@@ -94,7 +91,9 @@ def plan_merge(settings: MergeSettings, folders: Mapping[str, Path]) -> Plan:
         weights=weights,
         densities=densities,
         t=t,
-        outputs=[TensorSpec(s.name, s.shape, dtype or s.dtype) for s in base.tensors.values()],
+        outputs=[
+            TensorSpec(s.name, s.shape, settings.dtype or s.dtype) for s in base.tensors.values()
+        ],
         warnings=[*_without_effect(settings, densities), *_doubts(base, list(opened.values()))],
     )
 
@@ -164,9 +163,8 @@ def _check_mergeable(checkpoint: Checkpoint) -> None:
         raise ModelError(f"{checkpoint.folder}: is quantized and cannot be merged; {remedy}")
     for tensor in checkpoint.tensors.values():
         if tensor.dtype not in _MERGEABLE:
-            kind = str(tensor.dtype).removeprefix("torch.")
             raise ModelError(
-                f"{tensor.file}: {tensor.name} is of type {kind}; merging takes float64, float32, "
+                f"{tensor.file}: {tensor.name} is of type {tensor.dtype}; merging takes float64, float32, "
                 f"float16 and bfloat16; {remedy}"
             )
 

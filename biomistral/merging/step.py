@@ -72,7 +72,7 @@ def merge(
         write_config(
             draft.folder,
             plan.base.config,
-            getattr(torch, settings.dtype) if settings.dtype else None,
+            settings.dtype,
         )
         copy_companions(plan.base.folder, draft.folder)
         write_card(draft.folder, _card(settings, folders))
@@ -87,7 +87,7 @@ def _write_weights(plan: Plan, folder: Path, drop_seed: int, progress: Progress)
 
     def write(tensor: TensorSpec) -> None:
         blocks = _merged_blocks(plan, tensor.name, drop_seed)
-        writer.write_blocks(tensor.name, _stored(blocks, tensor.dtype, tensor.name))
+        writer.write_blocks(tensor.name, _stored(blocks, getattr(torch, tensor.dtype), tensor.name))
 
     progress(0, len(plan.outputs), "tensors merged")
     with _workers() as workers:

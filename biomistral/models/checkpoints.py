@@ -3,7 +3,7 @@
 A checkpoint is what Transformers saves: ``config.json`` and safetensors files, one
 (``model.safetensors``) or several with an index. Opening reads the config and the headers of the
 files only, so a broken or unfit checkpoint is refused before a weight is touched. Knows nothing
-about architectures beyond the names of their embeddings.
+about architectures beyond the names of their embeddings. PyTorch is loaded when values are asked for.
 
 Format: that of ``save_pretrained`` in Transformers.
 """
@@ -17,14 +17,14 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from biomistral.artifacts import write_json
 from biomistral.errors import ModelError
 from biomistral.models.safetensors_files import StoredTensor, TensorSpec, lay_out, read_header
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONFIG = "config.json"
 SINGLE_FILE = "model.safetensors"
@@ -71,16 +71,19 @@ class Checkpoint:
 
     def tensor(self, name: str) -> Tensor:
         """Return a tensor whose pages are read when they are used; writing to it changes no file."""
+        import torch
+
         stored = self.tensors[name]
+        dtype = getattr(torch, stored.dtype)
         if stored.num_elements == 0:
-            return torch.empty(stored.shape, dtype=stored.dtype)
+            return torch.empty(stored.shape, dtype=dtype)
         if stored.file not in self._maps:
             with stored.file.open("rb") as stream:
                 # A private copy on write: PyTorch has no read-only tensors.
                 self._maps[stored.file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
         flat = torch.frombuffer(
             self._maps[stored.file],
-            dtype=stored.dtype,
+            dtype=dtype,
             count=stored.num_elements,
             offset=stored.offset_bytes,
         )
@@ -263,13 +266,16 @@ class CheckpointWriter:
 
     def write_blocks(self, name: str, blocks: Iterable[Tensor]) -> None:
         """Write a tensor given as blocks of its elements in row-major order."""
+        import torch
+
         place = self._places[name]
+        dtype = getattr(torch, place.dtype)
         written_bytes = 0
         with place.file.open("r+b") as stream:
             stream.seek(place.offset_bytes)
             for block in blocks:
                 # Through bytes, for NumPy has no bfloat16.
-                flat = block.detach().to("cpu", place.dtype).contiguous().view(-1)
+                flat = block.detach().to("cpu", dtype).contiguous().view(-1)
                 written_bytes += stream.write(flat.view(torch.uint8).numpy().data)
         assert written_bytes == place.num_bytes, f"{name}: {written_bytes} bytes written"
         self._missing.discard(name)
@@ -279,11 +285,11 @@ class CheckpointWriter:
         assert not self._missing, f"never written: {sorted(self._missing)[:3]}"
 
 
-def write_config(folder: Path, config: dict[str, Any], dtype: torch.dtype | None = None) -> None:
+def write_config(folder: Path, config: dict[str, Any], dtype: str | None = None) -> None:
     """Write ``config.json``, saying that the weights are of type ``dtype`` if one is given."""
     if dtype is not None:
         config = {key: value for key, value in config.items() if key != "torch_dtype"}
-        config["dtype"] = str(dtype).removeprefix("torch.")
+        config["dtype"] = dtype
     write_json(folder / CONFIG, config)
 
 

@@ -1,6 +1,7 @@
 """Safetensors files: read where tensors lie, or lay a file out for tensors to be put into.
 
-Header only; values are read and written by whoever knows the places. Knows nothing about folders.
+Header only; values are read and written by whoever knows the places. Knows nothing about folders
+and needs no PyTorch: types are named as PyTorch and ``config.json`` name them.
 
 Format: https://huggingface.co/docs/safetensors (8 bytes length, JSON header, raw values).
 """
@@ -14,28 +15,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from biomistral.errors import ModelError
 
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U64": torch.uint64,
-    "U32": torch.uint32,
-    "U16": torch.uint16,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
+# Name in the file -> name in PyTorch.
+_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
 }
-_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_STORED_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_BYTES_OF = {"bool": 1, "float8_e4m3fn": 1, "float8_e5m2": 1}
 
 # The safetensors library refuses longer headers too.
 _LONGEST_HEADER_BYTES = 100_000_000
@@ -47,7 +48,7 @@ class TensorSpec:
 
     name: str
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: str  # bfloat16, float32, ...: the attribute of torch
 
     @property
     def num_elements(self) -> int:
@@ -57,7 +58,13 @@ class TensorSpec:
     @property
     def num_bytes(self) -> int:
         """Size on disk."""
-        return self.num_elements * self.dtype.itemsize
+        return self.num_elements * self.element_bytes
+
+    @property
+    def element_bytes(self) -> int:
+        """Size of one element."""
+        digits = self.dtype.lstrip("abcdefghijklmnopqrstuvwxyz")
+        return _BYTES_OF[self.dtype] if self.dtype in _BYTES_OF else int(digits) // 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +112,7 @@ def _stored(file: Path, name: str, entry: dict[str, Any], offset_bytes: int) -> 
     shape = tuple(int(length) for length in entry["shape"])
     if any(length < 0 for length in shape):
         raise ValueError(f"{name} has the shape {list(shape)}")
-    return StoredTensor(name, shape, DTYPES[entry["dtype"]], file, offset_bytes)
+    return StoredTensor(name, shape, _DTYPES[entry["dtype"]], file, offset_bytes)
 
 
 def _damaged(file: Path, what: str) -> ModelError:
@@ -119,10 +126,10 @@ def lay_out(file: Path, tensors: Sequence[TensorSpec]) -> list[StoredTensor]:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     # Wide types first: every tensor then starts at a multiple of its own width.
-    ordered = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
+    ordered = sorted(tensors, key=lambda tensor: -tensor.element_bytes)
     for tensor in ordered:
         header[tensor.name] = {
-            "dtype": _DTYPE_NAMES[tensor.dtype],
+            "dtype": _STORED_NAMES[tensor.dtype],
             "shape": list(tensor.shape),
             "data_offsets": [offset, offset + tensor.num_bytes],
         }

@@ -128,7 +128,10 @@ def _write_awq(
     draft.device = plain.device.type
     check_supported(plain, settings.group_size)
     tensors, errors = quantize_model(plain, rows, settings.group_size, progress)
-    specs = [TensorSpec(name, tuple(t.shape), t.dtype) for name, t in tensors.items()]
+    specs = [
+        TensorSpec(name, tuple(t.shape), str(t.dtype).removeprefix("torch."))
+        for name, t in tensors.items()
+    ]
     writer = CheckpointWriter(draft.folder, specs)
     for name, tensor in tensors.items():
         writer.write(name, tensor)
