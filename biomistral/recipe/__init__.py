@@ -4,7 +4,21 @@
 names hang together; ``explain`` prints it with the meaning of each field.
 """
 
-from biomistral.recipe.loading import load_recipe, parse_recipe
-from biomistral.recipe.settings import Recipe
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from biomistral.recipe.loading import load_recipe, parse_recipe
+    from biomistral.recipe.settings import Recipe
 
 __all__ = ["Recipe", "load_recipe", "parse_recipe"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the three when they are asked for: who only reads YAML need not wait for them."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from biomistral.recipe import loading
+
+    return getattr(loading, name)

@@ -14,57 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
-import yaml
 
 from biomistral.errors import InputError, RecipeError, did_you_mean
 from biomistral.recipe.links import link_problems
 from biomistral.recipe.settings import Recipe
+from biomistral.recipe.yaml_text import read_yaml
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 scalars: true and false are the only booleans, 2e-5 is a number, 1:30 is none."""
-
-
-_YAML_1_1_ONLY = (":bool", ":int", ":float", ":timestamp")
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(_YAML_1_1_ONLY)]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf)$"),
-    list("-+.0123456789"),
-)
-
-
-def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys: list[Any] = []
-    for key_node, _ in node.value:
-        key = "<<" if key_node.tag.endswith(":merge") else loader.construct_object(key_node, True)
-        if key in keys:
-            line = key_node.start_mark.line + 1
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {key!r} is given twice (line {line})", None
-            )
-        keys.append(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-def _decimal(loader: _Loader, node: yaml.ScalarNode) -> int:
-    """Read 010 as ten, as YAML 1.2 does; YAML 1.1 had it octal."""
-    return int(loader.construct_scalar(node))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping_without_duplicates)
-_Loader.add_constructor("tag:yaml.org,2002:int", _decimal)
 
 
 def load_recipe(
@@ -95,7 +51,7 @@ def parse_recipe(
     environment: Mapping[str, str] | None = None,
 ) -> Recipe:
     """Do what ``load_recipe`` does, on a recipe given as text."""
-    value: Any = _read_yaml(text, source)
+    value: Any = read_yaml(text, source)
     if not isinstance(value, dict):
         raise RecipeError(source, ["is not a mapping of sections; start with `name: ...`"])
     problems: list[str] = []
@@ -113,18 +69,6 @@ def parse_recipe(
     return recipe
 
 
-def _read_yaml(text: str, source: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with stricter scalars
-    except RecursionError:
-        raise RecipeError(source, ["is not valid YAML: it is nested too deeply"]) from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number of 5000 digits
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        what = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise RecipeError(source, [f"is not valid YAML: {what}{where}"]) from None
-
-
 def _apply_change(recipe: dict[str, Any], change: str) -> list[str]:
     """Set one ``path=value`` in place; return what is wrong with it, if anything."""
     path, equals, text = change.partition("=")
@@ -137,8 +81,8 @@ def _apply_change(recipe: dict[str, Any], change: str) -> list[str]:
         if node is None:
             return [f"--set {path}: the recipe has no {'.'.join(parents[: depth + 1])}"]
     try:
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with stricter scalars
-    except (yaml.YAMLError, ValueError, RecursionError):
+        value = read_yaml(text, path)
+    except RecipeError:
         return [f"--set {path}: {text!r} is not a YAML value"]
     if isinstance(node, dict):
         node[last] = value

@@ -9,7 +9,7 @@ import yaml
 
 from biomistral.recipe import Recipe, parse_recipe, settings
 from biomistral.recipe.explain import SECTIONS, explain, reference, schema
-from biomistral.recipe.loading import _read_yaml
+from biomistral.recipe.yaml_text import read_yaml
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 
@@ -69,11 +69,11 @@ def test_every_object_of_the_schema_refuses_unknown_keys(document: dict[str, Any
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_the_schema_accepts_the_recipes_that_we_ship(path: Path, document: dict[str, Any]) -> None:
-    assert _accepts(document, _read_yaml(path.read_text("utf-8"), path.name), document)
+    assert _accepts(document, read_yaml(path.read_text("utf-8"), path.name), document)
 
 
 def test_the_schema_accepts_one_of_everything(whole: str, document: dict[str, Any]) -> None:
-    assert _accepts(document, _read_yaml(whole, "whole"), document)
+    assert _accepts(document, read_yaml(whole, "whole"), document)
 
 
 @pytest.mark.parametrize(

@@ -49,36 +49,6 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
 # --- YAML -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("2e-5", 2e-5),
-        ("2E-5", 2e-5),
-        ("2.0e-5", 2e-5),
-        (".5", 0.5),
-        ("1", 1),
-        ("010", 10),
-        ("-3", -3),
-        ("1:30", "1:30"),
-        ("2024-01-31", "2024-01-31"),
-        ("0x1F", "0x1F"),
-        ("no", "no"),
-        ("on", "on"),
-        ("Yes", "Yes"),
-        ("true", True),
-        ("False", False),
-        ("'1'", "1"),
-        ("~", None),
-    ],
-)
-def test_scalars_are_read_as_yaml_1_2_has_them(text: str, value: object) -> None:
-    from biomistral.recipe.loading import _read_yaml
-
-    read = _read_yaml(f"key: {text}", "recipe")["key"]
-    assert read == value
-    assert type(read) is type(value)
-
-
 def test_no_is_a_name_and_not_a_truth() -> None:
     recipe = parse_recipe("name: no\nmodels: {yes: {path: o/m}}\nevaluate: {models: [yes]}")
     assert recipe.name == "no"
