@@ -15,7 +15,7 @@ import json
 import mmap
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 SINGLE_FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+PICKLED_FILE = "pytorch_model.bin"
+PICKLED_INDEX = "pytorch_model.bin.index.json"
 
 # Files that travel with the weights when a checkpoint is made from another one.
 COMPANIONS = (
@@ -57,15 +59,18 @@ class Checkpoint:
     """An opened checkpoint folder: ``config``, ``tensors`` by name, and their values on demand.
 
     ``tensors`` is in the natural order of the names (layer 2 before layer 10), whatever the files
-    the tensors lie in. Raises ``ModelError`` if the folder holds no whole safetensors checkpoint.
+    the tensors lie in. Weights that are there only in pickled form are refused unless
+    ``allow_pickle``; see ``pickled``. Raises ``ModelError`` if the folder holds no whole checkpoint.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, allow_pickle: bool = False) -> None:
         self.folder = folder
         if not folder.is_dir():
             raise ModelError(f"{folder}: is not a folder; name the folder of a checkpoint")
         self.config = _read_config(folder)
-        stored = sorted(_stored_tensors(folder), key=lambda tensor: _natural(tensor.name))
+        stored = sorted(
+            _stored_tensors(folder, allow_pickle), key=lambda tensor: _natural(tensor.name)
+        )
         self.tensors = {tensor.name: tensor for tensor in stored}
         self._maps: dict[Path, mmap.mmap] = {}
 
@@ -124,24 +129,34 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _stored_tensors(folder: Path) -> Iterable[StoredTensor]:
+def _stored_tensors(folder: Path, allow_pickle: bool) -> Iterable[StoredTensor]:  # noqa: FBT001
     """Find the weights as Transformers does: the single file first, then the index."""
     if (folder / SINGLE_FILE).is_file():
         return read_header(folder / SINGLE_FILE)
     if (folder / INDEX).is_file():
-        return _indexed_tensors(folder / INDEX)
-    if pickled := sorted(path.name for path in folder.glob("*.bin")):
+        return _indexed_tensors(folder / INDEX, read_header)
+    pickled = [name for name in (PICKLED_FILE, PICKLED_INDEX) if (folder / name).is_file()]
+    if allow_pickle and pickled:
+        from biomistral.models.pickled import read_pickled
+
+        if pickled[0] == PICKLED_FILE:
+            return read_pickled(folder / PICKLED_FILE)
+        return _indexed_tensors(folder / PICKLED_INDEX, read_pickled)
+    if others := sorted(path.name for path in folder.glob("*.bin")):
         raise ModelError(
-            f"{folder}: its weights are pickled ({pickled[0]}), and a pickle can run any code "
-            "when it is opened; convert a checkpoint that you trust with Transformers: "
-            "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)"
+            f"{folder}: its weights are pickled ({(pickled or others)[0]}), and a pickle can run "
+            "any code when it is opened; convert a checkpoint that you trust with Transformers: "
+            "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder), or let it "
+            "be read as plain weights, without running any code, with --allow-pickle"
         )
     raise ModelError(
         f"{folder}: has no weights; expected {SINGLE_FILE}, or {INDEX} and the files it names"
     )
 
 
-def _indexed_tensors(index: Path) -> Iterator[StoredTensor]:
+def _indexed_tensors(
+    index: Path, read: Callable[[Path], list[StoredTensor]]
+) -> Iterator[StoredTensor]:
     weight_map = _read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelError(f"{index}: has no weight_map; fetch the index again")
@@ -153,7 +168,7 @@ def _indexed_tensors(index: Path) -> Iterator[StoredTensor]:
                 "fetch the missing file, or the index that belongs to these files"
             )
         listed = {name for name, value in weight_map.items() if value == file_name}
-        found = read_header(file)
+        found = read(file)
         if differing := listed ^ {tensor.name for tensor in found}:
             name = min(differing)
             problem = "lists it, the file lacks it" if name in listed else "does not list it"

@@ -36,6 +36,7 @@ _DTYPES = {
     "BOOL": "bool",
 }
 _STORED_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+STORABLE = frozenset(_STORED_NAMES)
 _BYTES_OF = {"bool": 1, "float8_e4m3fn": 1, "float8_e5m2": 1}
 
 # The safetensors library refuses longer headers too.
