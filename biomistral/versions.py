@@ -31,7 +31,7 @@ STEP_VERSIONS: Mapping[str, int] = {
     "fresh": 1,
     "corpus": 1,
     "pretrain": 1,
-    "merge": 1,
+    "merge": 2,
     "quantize": 1,
     "questions": 1,
     "predict": 1,
