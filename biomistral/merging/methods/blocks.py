@@ -50,6 +50,7 @@ class Share:
     key: int = 0  # of the random dropping, see dropping.py
     gamma: float = 0.0  # share of largest elements that breadcrumbs drop
     epsilon: float = 0.0  # DELLA keeps with a chance of density - epsilon to density + epsilon
+    row_elements: int = 0  # length of a row, the last number of the shape; 0: all is one row
 
 
 def places(values: Values) -> Iterator[slice]:
@@ -96,9 +97,12 @@ def inner_products(vectors: Sequence[Values], base: Values | None = None) -> lis
     return products
 
 
-def cosine(one: Values, other: Values) -> float:
-    """Cosine of the angle between two vectors; one that is nearly zero counts as it is."""
-    (one_squared, dot), (_, other_squared) = inner_products([one, other])
+def cosine(one: Values, other: Values, base: Values | None = None) -> float:
+    """Cosine of the angle between two vectors, each minus the base if there is one.
+
+    A vector that is nearly zero counts as it is, not by its direction.
+    """
+    (one_squared, dot), (_, other_squared) = inner_products([one, other], base)
     for norm in (math.sqrt(one_squared), math.sqrt(other_squared)):
         dot /= norm if norm > TINY else 1.0
     return max(-1.0, min(1.0, dot))

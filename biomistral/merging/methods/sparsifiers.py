@@ -7,13 +7,15 @@ The compiled kernel mirrors these rules, bit for bit. Knows nothing about how ve
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from biomistral.merging.dropping import keep_mask
+from biomistral.merging.dropping import keep_mask, random_numbers
 from biomistral.merging.methods.blocks import TINY, Share, Values, add_up, places, vector_block
 from biomistral.merging.methods.magnitudes import cut_after
 
@@ -40,6 +42,25 @@ def trimmer(base: Values, share: Share) -> Sparsifier:
     return lambda place, vector: torch.where(cut.keeps(place, vector), vector, 0.0)
 
 
+def crumb_keeper(base: Values, share: Share) -> Sparsifier:
+    """Drop the int(gamma x n) largest elements, keep the int(density x n) after them (breadcrumbs).
+
+    Of the largest no more are dropped than the density leaves over, so gamma never lowers it.
+    """
+    if share.density == 1:
+        return keep_all
+    num_elements = base.numel()
+    num_kept = int(share.density * num_elements)
+    num_outliers = min(int(share.gamma * num_elements), num_elements - num_kept)
+    upper, lower = (
+        cut_after(num, lambda place: vector_block(base, share.values, place), list(places(base)))
+        for num in (num_outliers, num_outliers + num_kept)
+    )
+    return lambda place, vector: torch.where(
+        lower.keeps(place, vector) & ~upper.keeps(place, vector), vector, 0.0
+    )
+
+
 def dropper(base: Values, share: Share, rescale: Rescale) -> Sparsifier:
     """Keep each element with chance ``density``, whatever its magnitude (DARE)."""
     if share.density == 1:
@@ -55,6 +76,51 @@ def dropper(base: Values, share: Share, rescale: Rescale) -> Sparsifier:
     elif rescale == "l1_norm":
         factor = _l1_ratio(base, share.values, drop)
     return lambda place, vector: drop(place, vector) * factor
+
+
+def ranked_dropper(base: Values, share: Share, rescale: Rescale) -> Sparsifier:
+    """Keep each element with a chance that rises with the rank of its magnitude (DELLA).
+
+    The chance goes from density - epsilon, for the smallest of a row, in equal steps to
+    density + epsilon for the largest; of equal magnitudes the first rank higher. A row alone in
+    its length has the density itself. The rows of one block are ranked at a time, or one row if
+    that is longer. ``rescale: density`` divides each element by its own chance.
+    """
+    if share.density == 1:
+        return keep_all
+    columns = share.row_elements or base.numel()
+
+    @functools.lru_cache(maxsize=1)  # for a row of many blocks
+    def chances_of_rows(first: int, end: int) -> Tensor:
+        rows = vector_block(base, share.values, slice(first * columns, end * columns))
+        return _rank_chances(rows.abs().view(-1, columns), share).flatten()
+
+    def chances(place: slice) -> Tensor:
+        first = place.start // columns
+        inside = slice(place.start - first * columns, place.stop - first * columns)
+        return chances_of_rows(first, -(-place.stop // columns))[inside]
+
+    def drop(place: slice, vector: Tensor) -> Tensor:
+        numbers = random_numbers(share.key, place.start, place.stop).astype(np.float64)
+        kept = torch.from_numpy(numbers).to(vector.device) < (chances(place) * 2**32).round()
+        return torch.where(kept, vector, 0.0)
+
+    if rescale == "density":
+        return lambda place, vector: drop(place, vector) * (1.0 / chances(place)).to(torch.float32)
+    factor = _l1_ratio(base, share.values, drop) if rescale == "l1_norm" else 1.0
+    return lambda place, vector: drop(place, vector) * factor
+
+
+def _rank_chances(magnitudes: Tensor, share: Share) -> Tensor:
+    """Return the chance of each element to be kept, in float64; rows and result (rows, columns)."""
+    columns = magnitudes.shape[1]
+    if columns == 1:
+        return torch.full_like(magnitudes, share.density, dtype=torch.float64)
+    order = magnitudes.argsort(dim=1, descending=True, stable=True)
+    descending = torch.arange(columns - 1, -1, -1, device=magnitudes.device)
+    ranks = torch.empty_like(order).scatter_(1, order, descending.expand_as(order))
+    fraction = ranks.to(torch.float64) / (columns - 1)
+    return fraction * (2.0 * share.epsilon) + (share.density - share.epsilon)
 
 
 def _l1_ratio(base: Values, values: Values, sparsify: Sparsifier) -> float:

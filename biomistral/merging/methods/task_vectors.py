@@ -20,8 +20,10 @@ from biomistral.merging.methods.blocks import TINY, Share, Values, block, places
 from biomistral.merging.methods.sparsifiers import (
     Rescale,
     Sparsifier,
+    crumb_keeper,
     dropper,
     keep_all,
+    ranked_dropper,
     trimmer,
 )
 
@@ -75,6 +77,57 @@ def dare_ties(
 ) -> Iterator[Tensor]:
     """Drop as DARE does, then elect signs as TIES does."""
     droppers = [dropper(base, share, rescale) for share in shares]
+    return _add_task_vectors(base, shares, droppers, elect=True, normalize=normalize, scale=scale)
+
+
+def breadcrumbs(
+    base: Values, shares: Sequence[Share], *, normalize: bool = False, scale: float = 1.0
+) -> Iterator[Tensor]:
+    """Drop the largest and the smallest elements of each task vector, add what is between.
+
+    Davari and Belilovsky, "Model Breadcrumbs", arXiv 2312.06795. ``density`` is what is kept,
+    ``gamma`` what is dropped at the top; at density 1 nothing is, as in mergekit.
+    """
+    keepers = [crumb_keeper(base, share) for share in shares]
+    return _add_task_vectors(base, shares, keepers, elect=False, normalize=normalize, scale=scale)
+
+
+def breadcrumbs_ties(
+    base: Values, shares: Sequence[Share], *, normalize: bool = False, scale: float = 1.0
+) -> Iterator[Tensor]:
+    """Drop as breadcrumbs does, then elect signs as TIES does."""
+    keepers = [crumb_keeper(base, share) for share in shares]
+    return _add_task_vectors(base, shares, keepers, elect=True, normalize=normalize, scale=scale)
+
+
+def della_linear(
+    base: Values,
+    shares: Sequence[Share],
+    *,
+    normalize: bool = False,
+    scale: float = 1.0,
+    rescale: Rescale = "density",
+) -> Iterator[Tensor]:
+    """Drop elements at random, small ones more likely, rescale the rest and add them up.
+
+    Deep et al., "DELLA-Merging", arXiv 2406.11617; the ranks are per row, the inputs of one neuron.
+    ``epsilon`` is half the width of the paper's window, as in mergekit; that rescales by the L1
+    norm, the paper each element by its own chance (``rescale: density``).
+    """
+    droppers = [ranked_dropper(base, share, rescale) for share in shares]
+    return _add_task_vectors(base, shares, droppers, elect=False, normalize=normalize, scale=scale)
+
+
+def della(
+    base: Values,
+    shares: Sequence[Share],
+    *,
+    normalize: bool = True,
+    scale: float = 1.0,
+    rescale: Rescale = "density",
+) -> Iterator[Tensor]:
+    """Drop as ``della_linear`` does, then elect signs as TIES does."""
+    droppers = [ranked_dropper(base, share, rescale) for share in shares]
     return _add_task_vectors(base, shares, droppers, elect=True, normalize=normalize, scale=scale)
 
 
