@@ -8,6 +8,7 @@ model goes through Transformers. Knows nothing about models or their weights.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,16 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
             f"{folder}: its tokenizer files are not of a known form ({error!r}); fetch them again"
         ) from None
     return None
+
+
+def content_digest(folder: Path) -> str:
+    """SHA-256 over the files that ``read_tokenizer`` reads; equal for copies of one tokenizer."""
+    digest = hashlib.sha256()
+    beside = (TOKENIZER_CONFIG, SPECIAL_TOKENS, ADDED_TOKENS, "merges.txt")
+    for name in (TOKENIZER, *beside, *_NEEDING_CONVERSION):
+        content = (folder / name).read_bytes() if (folder / name).is_file() else b""
+        digest.update(f"{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
 
 
 def unite(base: Tokenizer, others: Sequence[Tokenizer]) -> tuple[Tokenizer, list[str]]:

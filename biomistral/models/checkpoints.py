@@ -50,7 +50,15 @@ COMPANIONS = (
     "vocab.txt",
 )
 
-_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
+# Ends of the names of tensors with a row per token: input embeddings, and heads that give logits.
+EMBEDDINGS = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "word_embeddings.weight",
+    "embed_in.weight",
+    "tok_embeddings.weight",
+)
+HEADS = ("lm_head.weight", "lm_head.bias", "embed_out.weight", "embed_out.bias")
 
 # --- reading --------------------------------------------------------------------------------------
 
@@ -97,7 +105,7 @@ class Checkpoint:
     def embedding_rows(self) -> int | None:
         """Rows of the input embedding, or None if no tensor has the name of one."""
         for name, tensor in self.tensors.items():
-            if name.endswith(_EMBEDDINGS):
+            if name.endswith(EMBEDDINGS):
                 return tensor.shape[0]
         return None
 
@@ -114,10 +122,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{folder}: has no {CONFIG}; name the folder of a whole checkpoint, as "
             "save_pretrained writes it"
         )
-    return _read_json(path)
+    return read_json(path)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file. Raises ``ModelError`` if there is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -157,7 +166,7 @@ def _stored_tensors(folder: Path, allow_pickle: bool) -> Iterable[StoredTensor]:
 def _indexed_tensors(
     index: Path, read: Callable[[Path], list[StoredTensor]]
 ) -> Iterator[StoredTensor]:
-    weight_map = _read_json(index).get("weight_map")
+    weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelError(f"{index}: has no weight_map; fetch the index again")
     for file_name in sorted(set(map(str, weight_map.values()))):
@@ -243,7 +252,7 @@ def _special_tokens(config: dict[str, Any]) -> Iterator[str]:
 
 
 def _read_json_if_there(path: Path) -> dict[str, Any]:
-    return _read_json(path) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 # --- writing --------------------------------------------------------------------------------------
