@@ -114,12 +114,10 @@ class Adapter:
                 for name, stored in replacements.items()
                 if name in base.tensors or not name.endswith("lm_head.weight")
             }
-        changes = (*replacements.items(), *self.updates.items())
-        names = {name: self._name_in(base, name, change.shape) for name, change in changes}
         return dataclasses.replace(
             self,
-            updates={names[name]: update for name, update in self.updates.items()},
-            replacements={names[name]: stored for name, stored in replacements.items()},
+            updates={self._name_in(base, n, u.shape): u for n, u in self.updates.items()},
+            replacements={self._name_in(base, n, s.shape): s for n, s in replacements.items()},
         )
 
     def _name_in(self, base: Checkpoint, name: str, shape: tuple[int, ...]) -> str:
