@@ -23,13 +23,9 @@ from biomistral.merging.dropping import dropping_key
 from biomistral.merging.methods import METHODS, Share, places
 from biomistral.merging.plan import Plan, base_name, find_folders, plan_merge, shown
 from biomistral.models.cards import Card, read_card, write_card
-from biomistral.models.checkpoints import (
-    Checkpoint,
-    CheckpointWriter,
-    copy_companions,
-    write_config,
-)
+from biomistral.models.checkpoints import Checkpoint
 from biomistral.models.safetensors_files import TensorSpec
+from biomistral.models.writing import CheckpointWriter, copy_companions, write_config
 from biomistral.progress import Progress, ignore
 from biomistral.recipe.settings import MergeSettings
 

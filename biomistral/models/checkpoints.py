@@ -1,4 +1,4 @@
-"""Checkpoint folders on disk: read and written tensor by tensor, without making a model of them.
+"""Checkpoint folders on disk: read tensor by tensor, without making a model of them.
 
 A checkpoint is what Transformers saves: ``config.json`` and safetensors files, one
 (``model.safetensors``) or several with an index. Opening reads the config and the headers of the
@@ -12,19 +12,18 @@ from __future__ import annotations
 
 import itertools
 import json
-import mmap
 import re
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biomistral.artifacts import write_json
 from biomistral.errors import ModelError
-from biomistral.models.safetensors_files import StoredTensor, TensorSpec, lay_out, read_header
+from biomistral.models.safetensors_files import StoredTensor, read_header
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from biomistral.models.mapped import MappedFiles
 
 CONFIG = "config.json"
 SINGLE_FILE = "model.safetensors"
@@ -80,27 +79,15 @@ class Checkpoint:
             _stored_tensors(folder, allow_pickle), key=lambda tensor: _natural(tensor.name)
         )
         self.tensors = {tensor.name: tensor for tensor in stored}
-        self._maps: dict[Path, mmap.mmap] = {}
+        self._files: MappedFiles | None = None
 
     def tensor(self, name: str) -> Tensor:
         """Return a tensor whose pages are read when they are used; writing to it changes no file."""
-        import torch
+        if self._files is None:
+            from biomistral.models.mapped import MappedFiles
 
-        stored = self.tensors[name]
-        dtype = getattr(torch, stored.dtype)
-        if stored.num_elements == 0:
-            return torch.empty(stored.shape, dtype=dtype)
-        if stored.file not in self._maps:
-            with stored.file.open("rb") as stream:
-                # A private copy on write: PyTorch has no read-only tensors.
-                self._maps[stored.file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
-        flat = torch.frombuffer(
-            self._maps[stored.file],
-            dtype=dtype,
-            count=stored.num_elements,
-            offset=stored.offset_bytes,
-        )
-        return flat.view(stored.shape)
+            self._files = MappedFiles()
+        return self._files.read(self.tensors[name])
 
     def embedding_rows(self) -> int | None:
         """Rows of the input embedding, or None if no tensor has the name of one."""
@@ -253,92 +240,3 @@ def _special_tokens(config: dict[str, Any]) -> Iterator[str]:
 
 def _read_json_if_there(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
-
-
-# --- writing --------------------------------------------------------------------------------------
-
-
-class CheckpointWriter:
-    """Write tensors of known names, shapes and types, in any order and from any thread.
-
-    The files are laid out at once (headers, index, full size), and each tensor then goes to its
-    place, so that no more than the block at hand is in memory.
-    """
-
-    def __init__(
-        self, folder: Path, tensors: Sequence[TensorSpec], *, max_shard_bytes: int = 5_000_000_000
-    ) -> None:
-        self._missing = {tensor.name for tensor in tensors}
-        assert len(self._missing) == len(tensors), "two tensors have one name"
-        shards = _shards(tensors, max_shard_bytes)
-        places = [
-            lay_out(folder / _shard_name(index, len(shards)), shard)
-            for index, shard in enumerate(shards)
-        ]
-        self._places = {place.name: place for place in itertools.chain.from_iterable(places)}
-        if len(shards) > 1:
-            total_bytes = sum(tensor.num_bytes for tensor in tensors)
-            weight_map = {name: place.file.name for name, place in self._places.items()}
-            write_json(
-                folder / INDEX, {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
-            )
-
-    def write(self, name: str, values: Tensor) -> None:
-        """Write a whole tensor, converted to its declared type."""
-        assert tuple(values.shape) == self._places[name].shape, name
-        self.write_blocks(name, [values])
-
-    def write_blocks(self, name: str, blocks: Iterable[Tensor]) -> None:
-        """Write a tensor given as blocks of its elements in row-major order."""
-        import torch
-
-        place = self._places[name]
-        dtype = getattr(torch, place.dtype)
-        written_bytes = 0
-        with place.file.open("r+b") as stream:
-            stream.seek(place.offset_bytes)
-            for block in blocks:
-                # Through bytes, for NumPy has no bfloat16.
-                flat = block.detach().to("cpu", dtype).contiguous().view(-1)
-                written_bytes += stream.write(flat.view(torch.uint8).numpy().data)
-        assert written_bytes == place.num_bytes, f"{name}: {written_bytes} bytes written"
-        self._missing.discard(name)
-
-    def finish(self) -> None:
-        """Check that every tensor was written."""
-        assert not self._missing, f"never written: {sorted(self._missing)[:3]}"
-
-
-def write_config(folder: Path, config: dict[str, Any], dtype: str | None = None) -> None:
-    """Write ``config.json``, saying that the weights are of type ``dtype`` if one is given."""
-    if dtype is not None:
-        config = {key: value for key, value in config.items() if key != "torch_dtype"}
-        config["dtype"] = dtype
-    write_json(folder / CONFIG, config)
-
-
-def copy_companions(source: Path, out: Path) -> list[str]:
-    """Copy tokenizer, generation settings and chat template; return the names of those there."""
-    found = [name for name in COMPANIONS if (source / name).is_file()]
-    for name in found:
-        shutil.copyfile(source / name, out / name)
-    return found
-
-
-def _shards(tensors: Sequence[TensorSpec], max_bytes: int) -> list[list[TensorSpec]]:
-    """Fill one file after another; a tensor larger than a file gets one of its own."""
-    shards: list[list[TensorSpec]] = [[]]
-    room = max_bytes
-    for tensor in tensors:
-        if tensor.num_bytes > room and shards[-1]:
-            shards.append([])
-            room = max_bytes
-        shards[-1].append(tensor)
-        room -= tensor.num_bytes
-    return shards
-
-
-def _shard_name(index: int, num_shards: int) -> str:
-    if num_shards == 1:
-        return SINGLE_FILE
-    return f"model-{index + 1:05d}-of-{num_shards:05d}.safetensors"

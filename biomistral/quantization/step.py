@@ -20,16 +20,12 @@ from biomistral.artifacts import Draft, Origin
 from biomistral.errors import InputError, ModelError
 from biomistral.models.awq import awq_config
 from biomistral.models.cards import Card, read_card, write_card
-from biomistral.models.checkpoints import (
-    CONFIG,
-    Checkpoint,
-    CheckpointWriter,
-    copy_companions,
-)
+from biomistral.models.checkpoints import CONFIG, Checkpoint
 from biomistral.models.loading import Precision, load_model, load_tokenizer, quiet_transformers
 from biomistral.models.rows import PackedRows
 from biomistral.models.safetensors_files import TensorSpec
 from biomistral.models.vocabulary import check_rows_fit
+from biomistral.models.writing import CheckpointWriter, copy_companions
 from biomistral.progress import Progress, ignore
 from biomistral.quantization import bnb
 from biomistral.quantization.decoder import check_supported, quantize_model

@@ -26,7 +26,6 @@ from biomistral import artifacts
 from biomistral.artifacts import Origin
 from biomistral.errors import InputError, ModelError
 from biomistral.models.cards import Card, write_card
-from biomistral.models.checkpoints import copy_companions
 from biomistral.models.loading import (
     Precision,
     load_model,
@@ -36,6 +35,7 @@ from biomistral.models.loading import (
 )
 from biomistral.models.rows import PackedRows
 from biomistral.models.vocabulary import check_rows_fit
+from biomistral.models.writing import copy_companions
 from biomistral.progress import Progress, ignore
 from biomistral.recipe.settings import PretrainSettings
 from biomistral.training.checkpointing import mark_complete, newest_complete

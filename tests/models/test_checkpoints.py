@@ -7,19 +7,11 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from biomistral.errors import ModelError
-from biomistral.models.checkpoints import (
-    INDEX,
-    Checkpoint,
-    CheckpointWriter,
-    check_tokenizer_fits,
-    copy_companions,
-    write_config,
-)
-from biomistral.models.safetensors_files import TensorSpec
+from biomistral.models.checkpoints import INDEX, Checkpoint, check_tokenizer_fits
 
 
 @pytest.fixture
@@ -231,78 +223,3 @@ def test_tokenizer_files_of_unknown_form_are_refused(model_copy, value):
     write_json_file(model_copy / "tokenizer.json", value)
     with pytest.raises(ModelError, match="tokenizer files are not of a known form"):
         check_tokenizer_fits(model_copy)
-
-
-# --- writing ---
-
-SPECS = [
-    TensorSpec("a", (2, 3), "float32"),  # 24 bytes
-    TensorSpec("b", (4,), "bfloat16"),  # 8 bytes
-    TensorSpec("c", (), "float16"),  # 2 bytes
-    TensorSpec("d", (40,), "uint8"),  # 40 bytes
-]
-
-
-def write_all(folder, **options):
-    folder.mkdir()
-    writer = CheckpointWriter(folder, SPECS, **options)
-    generator = torch.Generator().manual_seed(0)
-    values = {
-        spec.name: (torch.rand(spec.shape, generator=generator) * 9).to(getattr(torch, spec.dtype))
-        for spec in SPECS
-    }
-    for name in reversed(values):  # any order will do
-        writer.write(name, values[name])
-    writer.finish()
-    return values
-
-
-def test_what_is_written_the_library_reads_back(tmp_path):
-    values = write_all(tmp_path / "out")
-    loaded = load_file(tmp_path / "out" / "model.safetensors")
-    assert not (tmp_path / "out" / INDEX).exists()
-    assert all(torch.equal(loaded[name], value) for name, value in values.items())
-
-
-def test_shards_hold_no_more_than_asked_and_the_index_says_where(tmp_path):
-    folder = tmp_path / "out"
-    values = write_all(folder, max_shard_bytes=33)
-    index = json.loads((folder / INDEX).read_text())
-    assert index["metadata"] == {"total_size": 74}
-    files = [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
-    assert sorted(path.name for path in folder.glob("*.safetensors")) == files
-    assert index["weight_map"] == {"a": files[0], "b": files[0], "c": files[1], "d": files[2]}
-    for name, value in values.items():
-        assert torch.equal(load_file(folder / index["weight_map"][name])[name], value)
-
-
-def test_blocks_are_converted_and_joined(tmp_path):
-    writer = CheckpointWriter(tmp_path, [TensorSpec("a", (5,), "bfloat16")])
-    values = torch.arange(5) + 0.123
-    writer.write_blocks("a", values.split(2))
-    loaded = load_file(tmp_path / "model.safetensors")["a"]
-    assert torch.equal(loaded, values.to(torch.bfloat16))
-
-
-def test_a_writer_notices_what_was_forgotten(tmp_path):
-    writer = CheckpointWriter(tmp_path, SPECS)
-    with pytest.raises(AssertionError, match="never written"):
-        writer.finish()
-    with pytest.raises(AssertionError, match="bytes written"):
-        writer.write_blocks("a", [torch.zeros(5)])
-
-
-def test_a_config_names_its_type_once(tmp_path):
-    write_config(tmp_path, {"torch_dtype": "float16", "x": 1}, "bfloat16")
-    assert json.loads((tmp_path / "config.json").read_text()) == {"dtype": "bfloat16", "x": 1}
-
-
-def test_companions_are_copied_and_nothing_else(model_copy, tmp_path):
-    (model_copy / "chat_template.jinja").write_text("{{ messages }}")
-    (model_copy / "notes.txt").write_text("mine")
-    out = tmp_path / "out"
-    out.mkdir()
-    copied = copy_companions(model_copy, out)
-    assert sorted(path.name for path in out.iterdir()) == copied
-    assert {"tokenizer.json", "chat_template.jinja", "generation_config.json"} <= set(copied)
-    assert not {"notes.txt", "config.json", "model.safetensors"} & set(copied)
