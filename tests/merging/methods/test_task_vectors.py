@@ -1,4 +1,4 @@
-"""Merge methods against hand-worked cases and slow second implementations."""
+"""Sums of task vectors against hand-worked cases and slow second implementations."""
 
 from __future__ import annotations
 
@@ -7,109 +7,17 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from biomistral.merging.methods import blocks
 from biomistral.merging.dropping import keep_mask
-from biomistral.merging.methods import METHODS, Share
-
-
-def run(method, base, shares, **options):
-    """Apply a method and join its blocks."""
-    blocks = list(METHODS[method](torch.as_tensor(base), shares, **options))
-    assert all(block.dtype == torch.float32 for block in blocks)
-    return torch.cat(blocks)
-
-
-def share(values, weight=1.0, density=1.0, key=0):
-    return Share(torch.as_tensor(values), weight, density, key)
-
-
-def normal(seed, n=1000):
-    return torch.randn(n, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.fixture(params=[4096, 1 << 18])
-def block_elements(request, monkeypatch):
-    """Small blocks too: no result may depend on where a tensor is cut."""
-    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", request.param)
-
+from biomistral.merging.methods import Share
 
 ZERO = [0.0, 0.0, 0.0, 0.0]
-
-
-# --- linear ---
-
-
-def test_linear_is_the_weighted_mean():
-    shares = [share([1.0, 2.0], 3.0), share([5.0, -2.0], 1.0)]
-    assert run("linear", [9.0, 9.0], shares).tolist() == [2.0, 1.0]
-    assert run("linear", [9.0, 9.0], shares, normalize=False).tolist() == [8.0, 4.0]
-
-
-def test_linear_computes_in_float32():
-    ones = torch.ones(1, dtype=torch.bfloat16)
-    shares = [share(ones, 1.0), share(ones, 2**-12)]
-    assert run("linear", ones, shares, normalize=False).item() == 1 + 2**-12
-
-
-# --- slerp ---
-
-
-def slow_slerp(base, other, t):
-    """Shoemake's formula in float64."""
-    a, b = base.double().numpy(), other.double().numpy()
-    cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
-    if abs(cosine) > 0.9995:
-        return (1 - t) * a + t * b
-    angle = math.acos(cosine)
-    return (math.sin((1 - t) * angle) * a + math.sin(t * angle) * b) / math.sin(angle)
-
-
-@pytest.mark.parametrize("noise", [0.0, 0.01, 0.5, 30.0])
-def test_slerp_ends_at_the_models(noise):
-    base, other = normal(0), normal(0) + noise * normal(1)
-    assert torch.equal(run("slerp", base, [share(other)], t=0.0), base)
-    assert torch.equal(run("slerp", base, [share(other)], t=1.0), other)
-
-
-def test_slerp_of_a_right_angle_by_hand():
-    half = run("slerp", [1.0, 0.0], [share([0.0, 1.0])], t=0.5)
-    assert half.tolist() == pytest.approx([math.sqrt(0.5)] * 2)
-    third = run("slerp", [1.0, 0.0], [share([0.0, 1.0])], t=1 / 3)
-    assert third.tolist() == pytest.approx([math.cos(math.pi / 6), 0.5])
-
-
-@pytest.mark.parametrize("t", [0.1, 0.5, 0.8])
-@pytest.mark.parametrize("noise", [0.02, 0.04, 1.0])  # cosines 0.9998, 0.9992, 0.7
-def test_slerp_follows_the_formula(block_elements, noise, t):
-    base, other = normal(0), normal(0) + noise * normal(1)
-    expected = slow_slerp(base, other, t)
-    got = run("slerp", base, [share(other)], t=t).numpy()
-    np.testing.assert_allclose(got, expected, rtol=2e-6, atol=1e-7)
-
-
-def test_slerp_falls_back_to_the_line_only_above_the_threshold():
-    base = torch.tensor([1.0, 0.0])
-    for cosine, straight in ((0.99951, True), (0.99949, False), (-0.99951, True)):
-        other = torch.tensor([cosine, math.sqrt(1 - cosine**2)])
-        line = (0.75 * base + 0.25 * other).norm()
-        got = run("slerp", base, [share(other)], t=0.25).norm()
-        assert (abs(float(got - line)) < 1e-6) == straight
-        if not straight:
-            assert float(got) == pytest.approx(1.0, abs=1e-6)  # it stays on the circle
-
-
-def test_slerp_with_a_zero_tensor_is_finite():
-    got = run("slerp", [0.0, 0.0], [share([1.0, 2.0])], t=0.5)
-    assert torch.isfinite(got).all()
 
 
 # --- task arithmetic ---
 
 
-def test_task_arithmetic_by_hand():
+def test_task_arithmetic_by_hand(run, share):
     base = [1.0, 1.0]
     shares = [share([2.0, 1.0], 0.5), share([1.0, 5.0], 0.25)]
     assert run("task_arithmetic", base, shares).tolist() == [1.5, 2.0]
@@ -118,7 +26,7 @@ def test_task_arithmetic_by_hand():
     assert normalized.tolist() == pytest.approx([1 + 0.5 / 0.75, 1 + 1 / 0.75])
 
 
-def test_weights_that_sum_to_zero_divide_by_one():
+def test_weights_that_sum_to_zero_divide_by_one(run, share):
     shares = [share([2.0], 1.0), share([5.0], -1.0)]
     assert run("task_arithmetic", [0.0], shares, normalize=True).tolist() == [-3.0]
 
@@ -126,19 +34,19 @@ def test_weights_that_sum_to_zero_divide_by_one():
 # --- ties ---
 
 
-def test_ties_by_hand():
+def test_ties_by_hand(run, share):
     """Two vectors: one disagreement, one tie of signs, one agreement, one lone entry."""
     shares = [share([4.0, 1.0, 2.0, 0.0]), share([-1.0, -1.0, 4.0, -3.0])]
     assert run("ties", ZERO, shares).tolist() == [4.0, 1.0, 3.0, -3.0]
     assert run("ties", ZERO, shares, normalize=False).tolist() == [4.0, 1.0, 6.0, -3.0]
 
 
-def test_ties_trims_to_the_largest_magnitudes():
+def test_ties_trims_to_the_largest_magnitudes(run, share):
     shares = [share([0.1, -4.0, 3.0, 0.2], density=0.5)]
     assert run("ties", ZERO, shares).tolist() == [0.0, -4.0, 3.0, 0.0]
 
 
-def test_ties_keeps_the_first_of_equal_magnitudes(block_elements):
+def test_ties_keeps_the_first_of_equal_magnitudes(run, share, block_elements):
     shares = [share([1.0, -1.0, 2.0, 1.0, -1.0] * 10, density=0.5)]
     kept = run("ties", [0.0] * 50, shares).nonzero().flatten().tolist()
     twos = [index for index in range(50) if index % 5 == 2]
@@ -146,13 +54,13 @@ def test_ties_keeps_the_first_of_equal_magnitudes(block_elements):
     assert kept == sorted(twos + ones[:15])
 
 
-def test_ties_rounds_the_number_of_kept_elements_down():
+def test_ties_rounds_the_number_of_kept_elements_down(run, share):
     assert run("ties", ZERO, [share([1.0, 2.0, 3.0, 4.0], density=0.7)]).count_nonzero() == 2
     assert run("ties", ZERO, [share([1.0, 2.0, 3.0, 4.0], density=0.2)]).count_nonzero() == 0
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.3])
-def test_ties_of_one_whole_vector_is_the_model_whatever_its_weight(weight):
+def test_ties_of_one_whole_vector_is_the_model_whatever_its_weight(run, share, normal, weight):
     base, model = normal(0).bfloat16(), normal(1).bfloat16()
     got = run("ties", base, [share(model, weight)])
     assert torch.equal(got.bfloat16(), model)
@@ -189,7 +97,7 @@ def slow_ties(base, shares, normalize, scale):
 
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("num_models", [1, 2, 3])
-def test_ties_is_the_paper_told_slowly(block_elements, num_models, normalize):
+def test_ties_is_the_paper_told_slowly(run, normal, block_elements, num_models, normalize):
     base = normal(99)
     shares = [
         Share(base + normal(i), weight, density)
@@ -200,34 +108,12 @@ def test_ties_is_the_paper_told_slowly(block_elements, num_models, normalize):
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    st.lists(st.integers(-3, 3), min_size=1, max_size=40),
-    st.floats(0.01, 1.0),
-)
-def test_trimming_is_exact_when_most_magnitudes_are_equal(numbers, density):
-    vector = np.array(numbers, dtype=np.float32)
-    got = run("ties", np.zeros_like(vector), [share(vector, density=density)])
-    np.testing.assert_array_equal(got.numpy(), slow_trim(vector, density))
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=40),
-    st.floats(0.01, 1.0),
-)
-def test_trimming_is_exact_for_any_floats(numbers, density):
-    vector = np.array(numbers, dtype=np.float32)
-    got = run("ties", np.zeros_like(vector), [share(vector, density=density)])
-    np.testing.assert_array_equal(got.numpy(), slow_trim(vector, density))
-
-
 # --- dare ---
 
 
 @pytest.mark.parametrize("method", ["dare_linear", "dare_ties"])
 @pytest.mark.parametrize("rescale", ["density", "l1_norm", "none"])
-def test_dare_is_the_paper_told_slowly(block_elements, method, rescale):
+def test_dare_is_the_paper_told_slowly(run, normal, block_elements, method, rescale):
     base = normal(99)
     shares = [Share(base + normal(1), 0.5, 0.4, key=11), Share(base + normal(2), 0.8, 0.7, key=12)]
     vectors = []
@@ -248,7 +134,7 @@ def test_dare_is_the_paper_told_slowly(block_elements, method, rescale):
     np.testing.assert_allclose(got.numpy(), base.numpy() + total, rtol=1e-5, atol=2e-6)
 
 
-def test_dare_keeps_the_mean_of_the_task_vector():
+def test_dare_keeps_the_mean_of_the_task_vector(run):
     n, density = 400_000, 0.3
     merged = run("dare_linear", torch.zeros(n), [Share(torch.ones(n), 1.0, density, key=5)])
     deviation = math.sqrt((1 - density) / density / n)
@@ -256,50 +142,107 @@ def test_dare_keeps_the_mean_of_the_task_vector():
     assert set(merged.unique().tolist()) == {0.0, float(torch.tensor(1 / density))}
 
 
-def test_dare_at_density_one_is_task_arithmetic():
+def test_dare_at_density_one_is_task_arithmetic(run, share, normal):
     base, shares = normal(0), [share(normal(1), 0.5), share(normal(2), 0.25)]
     expected = run("task_arithmetic", base, shares)
     assert torch.equal(run("dare_linear", base, shares), expected)
 
 
-def test_dare_rescaled_to_the_l1_norm_has_that_norm():
+def test_dare_rescaled_to_the_l1_norm_has_that_norm(run, normal):
     base, model = normal(0), normal(1)
     got = run("dare_linear", base, [Share(model, 1.0, 0.2, key=3)], rescale="l1_norm")
     before, after = (float((each - base).abs().sum()) for each in (model, got))
     assert after == pytest.approx(before, rel=1e-4)
 
 
-def test_dare_of_a_model_equal_to_its_base_is_the_base():
+def test_dare_of_a_model_equal_to_its_base_is_the_base(run, normal):
     for rescale in ("density", "l1_norm", "none"):
         got = run("dare_ties", normal(0), [Share(normal(0), 1.0, 0.5, key=3)], rescale=rescale)
         assert torch.equal(got, normal(0))
 
 
-# --- all ---
-
-ARGUMENTS = {"slerp": {"t": 0.4}, "dare_linear": {"rescale": "l1_norm"}}
+# --- breadcrumbs and della ---
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_threads_and_blocks_change_no_bit(method, monkeypatch):
-    n = 70_000  # above the 32,768 elements from which PyTorch shares work among threads
-    base = normal(0, n)
-    shares = [Share(base + normal(1, n), 0.5, 0.5, key=8), Share(normal(2, n), 0.3, 0.4, key=9)]
-    shares = shares[:1] if method == "slerp" else shares
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for num_threads in (1, 2):
-            torch.set_num_threads(num_threads)
-            results.append(run(method, base, shares, **ARGUMENTS.get(method, {})))
-    finally:
-        torch.set_num_threads(before)
-    assert torch.equal(results[0], results[1])
+@pytest.mark.parametrize("method", ["breadcrumbs", "breadcrumbs_ties"])
+def test_breadcrumbs_without_outliers_are_trimmed_sums(run, normal, method):
+    base = normal(0)
+    shares = [Share(base + normal(i), 0.5 * i, 0.3 * i, gamma=0.0) for i in (1, 2)]
+    got = run(method, base, shares)
+    if method == "breadcrumbs_ties":
+        assert torch.equal(got, run("ties", base, shares, normalize=False))
+    else:
+        vectors = [slow_trim((each.values - base).numpy(), each.density) for each in shares]
+        expected = base.numpy() + 0.5 * vectors[0] + 1.0 * vectors[1]
+        np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_inputs_are_left_as_they_are(method):
-    base, other = normal(0), normal(1)
-    run(method, base, [Share(other, 0.5, 0.5)], **ARGUMENTS.get(method, {}))
-    assert torch.equal(base, normal(0))
-    assert torch.equal(other, normal(1))
+def test_breadcrumbs_drop_outliers_by_hand(run, share):
+    shares = [share([9.0, 0.1, 2.0, -3.0], 2.0, density=0.5, gamma=0.25)]
+    assert run("breadcrumbs", ZERO, shares).tolist() == [0.0, 0.0, 4.0, -6.0]
+    assert run("breadcrumbs_ties", ZERO, shares, scale=0.5).tolist() == [0.0, 0.0, 2.0, -3.0]
+
+
+@pytest.mark.parametrize(
+    ("della", "dare"), [("della_linear", "dare_linear"), ("della", "dare_ties")]
+)
+def test_della_without_a_window_is_dare(run, normal, della, dare):
+    base = normal(0)
+    shares = [Share(base + normal(i), 0.5 * i, 0.3 * i, key=i, row_elements=50) for i in (1, 2)]
+    for rescale in ("density", "l1_norm", "none"):
+        options = {"rescale": rescale, "normalize": False}
+        assert torch.equal(run(della, base, shares, **options), run(dare, base, shares, **options))
+
+
+# --- all sums of task vectors ---
+
+SUMS = {
+    "task_arithmetic": {},
+    "ties": {"normalize": False},
+    "dare_linear": {"rescale": "none"},
+    "dare_ties": {"rescale": "l1_norm"},
+    "breadcrumbs": {},
+    "breadcrumbs_ties": {},
+    "della": {"normalize": False},
+    "della_linear": {},
+}
+
+
+def two(base, normal):
+    numbers = {"density": 0.5, "gamma": 0.1, "epsilon": 0.2, "row_elements": 50}
+    return [Share(base + normal(i), 0.4 * i, key=i, **numbers) for i in (1, 2)]
+
+
+@pytest.mark.parametrize("method", SUMS)
+def test_at_scale_zero_the_base_is_left(run, normal, method):
+    got = run(method, normal(0), two(normal(0), normal), scale=0.0, **SUMS[method])
+    assert torch.equal(got, normal(0))
+
+
+@pytest.mark.parametrize("method", SUMS)
+def test_scale_scales_what_is_added(run, normal, method):
+    zero = torch.zeros(5000)
+    once = run(method, zero, two(zero, normal), **SUMS[method])
+    twice = run(method, zero, two(zero, normal), scale=2.0, **SUMS[method])
+    assert torch.equal(twice, 2 * once)
+
+
+@pytest.mark.parametrize("method", SUMS)
+def test_the_order_of_two_models_does_not_matter(run, normal, method):
+    shares = two(normal(0), normal)
+    got = run(method, normal(0), shares, **SUMS[method])
+    assert torch.equal(run(method, normal(0), shares[::-1], **SUMS[method]), got)
+
+
+@pytest.mark.parametrize("method", SUMS)
+def test_at_density_one_nothing_is_dropped(run, normal, method):
+    base = normal(0)
+    shares = [Share(base + normal(1), 0.5, gamma=0.1, epsilon=0.2)]
+    expected = run("task_arithmetic", base, shares)
+    torch.testing.assert_close(run(method, base, shares, **SUMS[method]), expected)
+
+
+@pytest.mark.parametrize("method", SUMS)
+def test_a_model_equal_to_the_base_adds_nothing(run, normal, method):
+    got = run(method, normal(0), [Share(normal(0), 0.7, 0.5, key=3)], **SUMS[method])
+    assert torch.equal(got, normal(0))
