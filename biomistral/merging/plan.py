@@ -1,7 +1,8 @@
 """What a merge is going to do, decided from configs and headers before a weight is read.
 
 Everything that can be refused beforehand is refused here: models that do not fit each other,
-parameters that do not fit the model, quantized inputs. Knows nothing about arithmetic.
+parameters that do not fit the model, quantized inputs. Knows nothing about arithmetic, and needs
+no PyTorch.
 """
 
 from __future__ import annotations
@@ -9,207 +10,268 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from biomistral.errors import ModelError, RecipeError, did_you_mean
-from biomistral.merging.parameters import resolve
+from biomistral.merging import numbers, slices
+from biomistral.merging.configuration import MergeConfig, Source
+from biomistral.merging.fitting import check_fit, check_mergeable, doubts, tied_heads
+from biomistral.merging.jobs import Input, Job
+from biomistral.merging.numbers import Numbers, Resolved
+from biomistral.merging.references import locate, shown
+from biomistral.merging.slices import Placed
 from biomistral.models.checkpoints import Checkpoint, check_tokenizer_fits
 from biomistral.models.safetensors_files import TensorSpec
-from biomistral.recipe.settings import MergeSettings, Parameter, WeightedInput
 
-_MERGEABLE = ("float64", "float32", "float16", "bfloat16")
-# Settings of a model that decide what its tensors mean; equal wherever both models name them.
-_DEFINING = (
-    "model_type",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "vocab_size",
-    "tie_word_embeddings",
-)
-_NAMED_DIFFERENCES = 4
+if TYPE_CHECKING:
+    from biomistral.merging.vocabularies import Vocabulary
+    from biomistral.models.adapters import Adapter
+
+# Keys of a config that may differ if the rows of the embeddings follow the tokenizers.
+_OF_VOCABULARY = ("vocab_size",)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A merge whose inputs fit. Values by tensor name; lists in the order of ``models``."""
+    """A merge whose inputs fit."""
 
-    settings: MergeSettings
-    base: Checkpoint
-    models: list[Checkpoint]
-    weights: list[dict[str, float]]
-    densities: list[dict[str, float]]
-    t: dict[str, float] | None  # of SLERP
-    outputs: list[TensorSpec]
-    warnings: list[str]
+    config: MergeConfig
+    models: Mapping[str, Checkpoint]  # by the names of the configuration, in its order
+    adapters: Mapping[str, Adapter]  # of those models that have one
+    jobs: Sequence[Job]  # one for each tensor of the output, in natural order of their names
+    output_config: Mapping[str, Any]  # what config.json is to say
+    vocabulary: Vocabulary | None  # None: tokenizer and rows are those of the base
+    chat_template: str | None  # None: that of the tokenizer
+    warnings: Sequence[str]
+
+    @property
+    def base(self) -> Checkpoint:
+        """The model that gives config and tokenizer."""
+        return self.models[self.config.donor]
+
+    @property
+    def read_bytes(self) -> int:
+        """Size of all tensors that go into the output, each counted once for each use."""
+        return sum(
+            entry.stored.num_bytes
+            for job in self.jobs
+            for entry in (*job.inputs, *([job.base] if job.base else []))
+        )
+
+    @property
+    def write_bytes(self) -> int:
+        """Size of the weights of the output."""
+        return sum(job.output.num_bytes for job in self.jobs)
 
 
-def find_folders(settings: MergeSettings, models: Mapping[str, Path] | None) -> dict[str, Path]:
-    """Return the folder of each model that ``settings`` names, base first.
+def find_folders(config: MergeConfig, models: Mapping[str, Path] | None = None) -> dict[str, Path]:
+    """Return the folder of each model and adapter that a configuration names, by its text.
 
-    Without ``models`` the names are folders themselves. Raises ``RecipeError`` for unknown names.
+    Without ``models`` they are folders, or fetched from the hub. Raises ``RecipeError`` for names
+    that are not in ``models``.
     """
-    names = dict.fromkeys([base_name(settings), *(entry.model for entry in settings.models)])
     if models is None:
-        return {name: Path(name) for name in names}
-    if unknown := [name for name in names if name not in models]:
+        return locate(config.references.values())
+    names = [part.text for reference in config.references.values() for part in reference.parts]
+    if unknown := [name for name in dict.fromkeys(names) if name not in models]:
         problems = [f"unknown model {name!r}{did_you_mean(name, models)}" for name in unknown]
-        raise RecipeError(f"merge {settings.name}", problems)
+        raise RecipeError(config.where, problems)
     return {name: models[name] for name in names}
 
 
-def base_name(settings: MergeSettings) -> str:
-    """Return the model that gives config and tokenizer: the base, or the first of the models."""
-    return settings.base or settings.models[0].model
-
-
-def shown(name: str) -> str:
-    """Return the name of a model, or the last part if it is a path: the rest is nobody's business."""
-    return Path(name).name
-
-
-def plan_merge(settings: MergeSettings, folders: Mapping[str, Path]) -> Plan:
+def plan_merge(
+    config: MergeConfig, folders: Mapping[str, Path], *, allow_pickle: bool = False
+) -> Plan:
     """Open all models and settle every number of the merge.
 
-    Raises ``ModelError`` if a model is broken or does not fit the base, ``RecipeError`` if a
-    parameter does not fit the model's tensors.
+    Raises ``ModelError`` if a model is broken or does not fit the others, ``RecipeError`` if a
+    parameter does not fit the models' tensors.
     """
-    opened = {name: Checkpoint(folder) for name, folder in folders.items()}
-    base = opened[base_name(settings)]
-    for checkpoint in opened.values():
-        _check_mergeable(checkpoint)
-        _check_same_shape(base, checkpoint)
-    check_tokenizer_fits(base.folder)
-    weights, densities, t = _numbers(settings, list(base.tensors))
+    models = _open(config, folders, allow_pickle=allow_pickle)
+    adapters = _open_adapters(config, folders, models, allow_pickle=allow_pickle)
+    for checkpoint in models.values():
+        check_mergeable(checkpoint)
+    heads = tied_heads(models, config.donor)
+    names = {m: [n for n in c.tensors if n not in heads.get(m, ())] for m, c in models.items()}
+    placed, problems = slices.arrange(config, names)
+    _refuse(config, problems)
+    vocabulary = _vocabulary(config, models)
+    free = {*vocabulary.names, *_OF_VOCABULARY} if vocabulary else set()
+    if not slices.is_whole(config, names):
+        free |= {"num_hidden_layers"}
+    check_fit(models, config.donor, placed, free)
+    if vocabulary is None:
+        check_tokenizer_fits(models[config.donor].folder)
+    lengths = {place.where: slices.num_layers(place, names) for place in config.slices}
+    absent = [name for left_out in heads.values() for name in left_out]
+    found = numbers.settle(config, placed, lengths, absent)
+    _refuse(config, found.problems)
+    output_config = _output_config(config, models, names, vocabulary)
+    making = _Making(config, models, adapters, vocabulary)
     return Plan(
-        settings=settings,
-        base=base,
-        models=[opened[entry.model] for entry in settings.models],
-        weights=weights,
-        densities=densities,
-        t=t,
-        outputs=[
-            TensorSpec(s.name, s.shape, settings.dtype or s.dtype) for s in base.tensors.values()
-        ],
-        warnings=[*_without_effect(settings, densities), *_doubts(base, list(opened.values()))],
+        config=config,
+        models=models,
+        adapters=adapters,
+        jobs=[making.job(tensor, found) for tensor in placed],
+        output_config=output_config,
+        vocabulary=vocabulary,
+        chat_template=_chat_template(config, models),
+        warnings=_warnings(config, models, placed, found, heads, vocabulary),
     )
 
 
-# --- numbers --------------------------------------------------------------------------------------
+def _open(
+    config: MergeConfig, folders: Mapping[str, Path], *, allow_pickle: bool
+) -> dict[str, Checkpoint]:
+    """Open each folder once, whatever models it stands for."""
+    opened = {
+        text: Checkpoint(folders[text], allow_pickle=allow_pickle)
+        for text in dict.fromkeys(ref.model.text for ref in config.references.values())
+    }
+    return {name: opened[ref.model.text] for name, ref in config.references.items()}
 
 
-def _numbers(
-    settings: MergeSettings, names: Sequence[str]
-) -> tuple[list[dict[str, float]], list[dict[str, float]], dict[str, float] | None]:
-    """Resolve weights, densities and t for every tensor; all problems in one ``RecipeError``."""
-    problems: list[str] = []
+def _open_adapters(
+    config: MergeConfig,
+    folders: Mapping[str, Path],
+    models: Mapping[str, Checkpoint],
+    *,
+    allow_pickle: bool,
+) -> dict[str, Adapter]:
+    named = {name: ref.adapter for name, ref in config.references.items() if ref.adapter}
+    if not named:
+        return {}
+    from biomistral.models.adapters import read_adapter
 
-    def values(label: str, parameter: Parameter) -> dict[str, float]:
-        resolved, found = resolve(parameter, names)
-        problems.extend(f"{label}: {problem}" for problem in found)
-        return resolved
+    return {
+        name: read_adapter(folders[part.text], allow_pickle=allow_pickle).fitted_to(models[name])
+        for name, part in named.items()
+    }
 
-    weights = [
-        values(f"weight of {entry.model}", getattr(entry, "weight", 1.0))
-        for entry in settings.models
-    ]
-    densities = [
-        values(f"density of {entry.model}", getattr(entry, "density", 1.0))
-        for entry in settings.models
-    ]
-    t = values("t", settings.t) if settings.method == "slerp" else None
-    if settings.method == "linear" and settings.normalize and not problems:
-        zero = [name for name in names if abs(sum(each[name] for each in weights)) < 1e-8]
-        if zero:
-            problems.append(
-                f"the weights for {zero[0]!r} sum to 0, and normalize divides by their sum; "
-                "change the weights or set normalize: false"
-            )
+
+def _refuse(config: MergeConfig, problems: Sequence[str]) -> None:
     if problems:
-        raise RecipeError(f"merge {settings.name}", problems)
-    return weights, densities, t
+        raise RecipeError(config.where, problems)
 
 
-def _without_effect(
-    settings: MergeSettings, densities: Sequence[Mapping[str, float]]
-) -> Iterator[str]:
-    """Say which options of the merge change nothing."""
-    if settings.method in {"linear", "slerp"}:
-        return
-    only = settings.models[0]
-    forgets = settings.method != "slerp" and settings.normalize and len(settings.models) == 1
-    if forgets and isinstance(only, WeightedInput) and only.weight != 1:
-        yield (
-            f"the weight of {shown(only.model)} has no effect: with one model, normalize divides "
-            "by it again; set normalize: false, or use scale"
+def _vocabulary(config: MergeConfig, models: Mapping[str, Checkpoint]) -> Vocabulary | None:
+    if config.tokenizer is None:
+        return None
+    from biomistral.merging.vocabularies import VocabularySetting, plan_vocabulary
+
+    choice = config.tokenizer
+    setting = VocabularySetting(
+        choice.source, choice.pad_to_multiple_of, base_fills=config.base is not None
+    )
+    return plan_vocabulary(setting, models, config.donor)
+
+
+def _chat_template(config: MergeConfig, models: Mapping[str, Checkpoint]) -> str | None:
+    if config.chat_template is None:
+        return None
+    from biomistral.merging.chat_templates import choose_chat_template
+
+    return choose_chat_template(config.chat_template, models, config.donor)
+
+
+def _output_config(
+    config: MergeConfig,
+    models: Mapping[str, Checkpoint],
+    names: Mapping[str, Sequence[str]],
+    vocabulary: Vocabulary | None,
+) -> dict[str, Any]:
+    configs = {name: checkpoint.config for name, checkpoint in models.items()}
+    changed, problems = slices.layered_config(configs[config.donor], configs, config, names)
+    _refuse(config, problems)
+    if vocabulary is not None:
+        changed.update(vocabulary.config_changes)
+    if config.dtype is not None:
+        changed.pop("torch_dtype", None)
+        changed["dtype"] = config.dtype
+    return changed
+
+
+@dataclass(frozen=True)
+class _Making:
+    """All that jobs are made of."""
+
+    config: MergeConfig
+    models: Mapping[str, Checkpoint]
+    adapters: Mapping[str, Adapter]
+    vocabulary: Vocabulary | None
+
+    def job(self, tensor: Placed, found: Resolved) -> Job:
+        """Make the job of one tensor of the output."""
+        place = tensor.place
+        empty: Sequence[Numbers] = [{}] if place.base else []
+        inputs = [
+            self._input(source, name, of_model)
+            for source, name, of_model in zip(
+                place.inputs,
+                tensor.sources,
+                [*empty, *found.of_models[tensor.name]],
+                strict=True,
+            )
+        ]
+        return Job(
+            output=self._output(tensor, inputs[0]),
+            method=self.config.method,
+            base=inputs[0] if place.base else None,
+            inputs=tuple(inputs[1:] if place.base else inputs),
+            options=found.options[tensor.name],
         )
-    for entry, density in zip(settings.models, densities, strict=True):
-        drops_nothing = all(value == 1 for value in density.values())
-        if entry.model == settings.base:
-            yield f"{shown(entry.model)} is the base itself: its task vector is zero"
-        elif settings.method.startswith("dare") and drops_nothing:
-            yield f"density 1 of {shown(entry.model)}: {settings.method} drops nothing from it"
 
-
-# --- do the models fit ----------------------------------------------------------------------------
-
-
-def _check_mergeable(checkpoint: Checkpoint) -> None:
-    remedy = "merge the models in full precision first, and quantize the result"
-    if checkpoint.config.get("quantization_config"):
-        raise ModelError(f"{checkpoint.folder}: is quantized and cannot be merged; {remedy}")
-    for tensor in checkpoint.tensors.values():
-        if tensor.dtype not in _MERGEABLE:
+    def _input(self, source: Source, name: str, of_model: Numbers) -> Input:
+        stored = self.models[source.model].tensors[name]
+        adapter = self.adapters.get(source.model)
+        replaced = adapter.replacement_for(name) if adapter else None
+        update = adapter.update_for(name) if adapter else None
+        rows = self.vocabulary.maps.get((source.model, name)) if self.vocabulary else None
+        if rows is not None and (replaced or update):
             raise ModelError(
-                f"{tensor.file}: {tensor.name} is of type {tensor.dtype}; merging takes float64, float32, "
-                f"float16 and bfloat16; {remedy}"
+                f"{source.model}: its adapter changes {name}, whose rows follow the tokenizers; "
+                "merge the adapter into its base first (merge_method: passthrough with this model "
+                "alone), then merge the result"
             )
+        stored = replaced or stored
+        return Input(source.model, stored, _floats(of_model), update, rows)
+
+    def _output(self, tensor: Placed, first: Input) -> TensorSpec:
+        """Shape and type of the output: the type is that of the donor unless one is set."""
+        donor = self.models[self.config.donor].tensors.get(tensor.name)
+        own = donor if donor is not None and tensor.is_in_donor else first.stored
+        shape = own.shape
+        if self.vocabulary is not None and tensor.name in self.vocabulary.names:
+            shape = (self.vocabulary.size, *shape[1:])
+        return TensorSpec(tensor.name, shape, self.config.dtype or own.dtype)
 
 
-def _check_same_shape(base: Checkpoint, other: Checkpoint) -> None:
-    """Raise one ``ModelError`` that names the first differences of ``other`` to ``base``."""
-    differences = [
-        f"{key} is {other.config[key]!r} instead of {base.config[key]!r}"
-        for key in _DEFINING
-        if None not in (base.config.get(key), other.config.get(key))
-        and base.config[key] != other.config[key]
+def _floats(values: Numbers) -> dict[str, float]:
+    return {key: float(value) for key, value in values.items()}
+
+
+def _warnings(
+    config: MergeConfig,
+    models: Mapping[str, Checkpoint],
+    placed: Sequence[Placed],
+    found: Resolved,
+    heads: Mapping[str, Sequence[str]],
+    vocabulary: Vocabulary | None,
+) -> list[str]:
+    every = [
+        *config.warnings,
+        *found.warnings,
+        *numbers.without_effect(config, placed, found),
+        *_left_out(heads),
+        *(vocabulary.warnings if vocabulary else ()),
+        *doubts(models, config.donor),
     ]
-    for name in dict.fromkeys([*base.tensors, *other.tensors]):
-        shape, wanted = _shape(other, name), _shape(base, name)
-        if shape != wanted:
-            differences.append(f"{name} is {shape} instead of {wanted}")
-    if differences:
-        more = len(differences) - _NAMED_DIFFERENCES
-        raise ModelError(
-            f"{other.folder}: does not fit {base.folder}: "
-            + "; ".join(differences[:_NAMED_DIFFERENCES])
-            + (f"; and {more} more differences" if more > 0 else "")
-            + ". Merging needs models of one architecture and one vocabulary; if only the "
-            "embeddings differ, give all models the same rows (model.resize_token_embeddings), "
-            "if only lm_head is missing, save all models with the same tie_word_embeddings"
+    return list(dict.fromkeys(every))
+
+
+def _left_out(heads: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    for model, left_out in heads.items():
+        yield (
+            f"{shown(model)} stores {' and '.join(left_out)}, which the config ties to the "
+            "embedding: left out, as Transformers does"
         )
-
-
-def _shape(checkpoint: Checkpoint, name: str) -> str:
-    tensor = checkpoint.tensors.get(name)
-    return "missing" if tensor is None else str(list(tensor.shape))
-
-
-def _doubts(base: Checkpoint, models: Sequence[Checkpoint]) -> Iterator[str]:
-    """Say what fits by shape and yet may not belong together."""
-    for model in models:
-        ours, theirs = _rope_theta(base.config), _rope_theta(model.config)
-        if ours is not None and theirs is not None and ours != theirs:
-            yield (
-                f"{model.folder.name} was trained with rope_theta {theirs:g}, {base.folder.name} "
-                f"with {ours:g}: the merged attention may be worth little"
-            )
-
-
-def _rope_theta(config: Mapping[str, Any]) -> float | None:
-    """Base of the rotary frequencies, in the config of Transformers 4 or 5."""
-    theta = config.get("rope_theta", (config.get("rope_parameters") or {}).get("rope_theta"))
-    return float(theta) if isinstance(theta, int | float) else None

@@ -19,24 +19,18 @@ from torch import Tensor
 from biomistral import artifacts
 from biomistral.artifacts import Origin
 from biomistral.errors import InputError, ModelError
+from biomistral.merging.catalogue import METHODS as RULES
+from biomistral.merging.configuration import from_settings
 from biomistral.merging.dropping import dropping_key
+from biomistral.merging.jobs import Job
 from biomistral.merging.methods import METHODS, Share, places
-from biomistral.merging.plan import Plan, base_name, find_folders, plan_merge, shown
+from biomistral.merging.plan import Plan, find_folders, plan_merge
+from biomistral.merging.references import shown
 from biomistral.models.cards import Card, read_card, write_card
 from biomistral.models.checkpoints import Checkpoint
-from biomistral.models.safetensors_files import TensorSpec
 from biomistral.models.writing import CheckpointWriter, copy_companions, write_config
 from biomistral.progress import Progress, ignore
 from biomistral.recipe.settings import MergeSettings
-
-_TITLES = {
-    "linear": "the weighted mean of",
-    "slerp": "the spherical interpolation (SLERP) of",
-    "task_arithmetic": "the sum of task vectors (task arithmetic) of",
-    "ties": "the trimmed and sign-elected sum of task vectors (TIES) of",
-    "dare_linear": "the sum of randomly thinned task vectors (DARE) of",
-    "dare_ties": "the sign-elected sum of randomly thinned task vectors (DARE-TIES) of",
-}
 
 
 def merge(
@@ -57,38 +51,35 @@ def merge(
     Raises ``RecipeError``, ``ModelError`` or ``InputError`` before anything is written, except
     that NaN and infinity are found on the way; ``out`` is then left as it was.
     """
-    folders = find_folders(settings, models)
+    config = from_settings(settings)
+    folders = find_folders(config, models)
     _refuse_overwriting(out, folders)
-    plan = plan_merge(settings, folders)
+    plan = plan_merge(config, folders)
     drop_seed = getattr(settings, "seed", None)
     drop_seed = seed if drop_seed is None else drop_seed
     origin = origin or _origin(settings, folders, drop_seed)
     with artifacts.create(out, origin) as draft:
         _write_weights(plan, draft.folder, drop_seed, progress)
-        write_config(
-            draft.folder,
-            plan.base.config,
-            settings.dtype,
-        )
+        write_config(draft.folder, dict(plan.output_config))
         copy_companions(plan.base.folder, draft.folder)
         write_card(draft.folder, _card(settings, folders))
-        draft.counts["tensors"] = len(plan.outputs)
-        draft.counts["parameters"] = sum(tensor.num_elements for tensor in plan.outputs)
-        draft.counts["warnings"] = plan.warnings
+        draft.counts["tensors"] = len(plan.jobs)
+        draft.counts["parameters"] = sum(job.output.num_elements for job in plan.jobs)
+        draft.counts["warnings"] = list(plan.warnings)
     return out
 
 
 def _write_weights(plan: Plan, folder: Path, drop_seed: int, progress: Progress) -> None:
-    writer = CheckpointWriter(folder, plan.outputs)
+    writer = CheckpointWriter(folder, [job.output for job in plan.jobs])
 
-    def write(tensor: TensorSpec) -> None:
-        blocks = _merged_blocks(plan, tensor.name, drop_seed)
-        writer.write_blocks(tensor.name, _stored(blocks, getattr(torch, tensor.dtype), tensor.name))
+    def write(job: Job) -> None:
+        name, dtype = job.output.name, getattr(torch, job.output.dtype)
+        writer.write_blocks(name, _stored(_merged_blocks(plan, job, drop_seed), dtype, name))
 
-    progress(0, len(plan.outputs), "tensors merged")
+    progress(0, len(plan.jobs), "tensors merged")
     with _workers() as workers:
-        for done, _ in enumerate(workers.map(write, plan.outputs), start=1):
-            progress(done, len(plan.outputs), "tensors merged")
+        for done, _ in enumerate(workers.map(write, plan.jobs), start=1):
+            progress(done, len(plan.jobs), "tensors merged")
     writer.finish()
 
 
@@ -109,22 +100,22 @@ def _workers() -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(num_threads)
 
 
-def _merged_blocks(plan: Plan, name: str, drop_seed: int) -> Iterator[Tensor]:
+def _merged_blocks(plan: Plan, job: Job, drop_seed: int) -> Iterator[Tensor]:
     """Apply the method to one tensor of all models."""
-    base = _finite_values(plan.base, name)
+    base = None
+    if job.base is not None:
+        base = _finite_values(plan.models[job.base.model], job.base.stored.name)
     shares = [
         Share(
-            values=base if model is plan.base else _finite_values(model, name),
-            weight=plan.weights[index][name],
-            density=plan.densities[index][name],
-            key=dropping_key(drop_seed, index, name),
+            values=_finite_values(plan.models[entry.model], entry.stored.name),
+            key=dropping_key(drop_seed, index, job.output.name),
+            row_elements=job.output.shape[-1] if job.output.shape else 1,
+            **entry.numbers,
         )
-        for index, model in enumerate(plan.models)
+        for index, entry in enumerate(job.inputs)
     ]
-    options: dict[str, Any] = plan.settings.model_dump(include={"normalize", "scale", "rescale"})
-    if plan.t is not None:
-        options["t"] = plan.t[name]
-    return METHODS[plan.settings.method](base, shares, **options)
+    options: dict[str, Any] = dict(job.options)
+    return METHODS[job.method](base, shares, **options)
 
 
 def _finite_values(checkpoint: Checkpoint, name: str) -> Tensor:
@@ -186,8 +177,8 @@ def _card(settings: MergeSettings, folders: Mapping[str, Path]) -> Card:
         name=settings.name,
         base_models=tuple(shown(name) for name in names),
         relation="merge",
-        description=f"{settings.name} is {_TITLES[settings.method]} {len(names)} models, with "
-        f"config and tokenizer of {shown(base_name(settings))}.",
+        description=f"{settings.name} is {RULES[settings.method].title} {len(names)} models, with "
+        f"config and tokenizer of {shown(names[0])}.",
         details={"method": settings.method, **details},
         languages=_union([card.languages for card in cards]) or ("en",),
         datasets=_union([card.datasets for card in cards]),
