@@ -75,6 +75,7 @@ class Draft:
     device: str = "cpu"
     threads: int | None = None  # of torch, where results depend on it
     not_deterministic: str = ""  # why another run may give other bytes; empty if it may not
+    digest: bool = True  # keep the content digest; reading everything again may cost more than making it
 
 
 def digest_of(value: Any) -> str:
@@ -293,7 +294,7 @@ def _write_manifest(
         "kind": origin.kind,
         "name": origin.name,
         "fingerprint": origin.fingerprint,
-        "content_sha256": content_digest(folder),
+        "content_sha256": content_digest(folder) if draft.digest else None,
         "settings": origin.settings,
         "inputs": origin.inputs,
         "step_version": origin.step_version,
