@@ -39,6 +39,9 @@ class Tokenizer:
     state: Mapping[str, Any]  # what tokenizer.json says, or would say
     ids: Mapping[str, int]  # of every token, added ones included
     changed: bool = False  # whether ``state`` says more than the files of the folder
+    # Whether Transformers made ``state``: the ids are right, but release 5 has been seen to lose the
+    # blank that sentencepiece puts in front of a text, so it is not good enough to be written.
+    converted: bool = False
 
     @property
     def added(self) -> dict[str, dict[str, Any]]:
@@ -101,6 +104,11 @@ def unite(base: Tokenizer, others: Sequence[Tokenizer]) -> tuple[Tokenizer, list
                 )
     if len(entries) == len(base.added):
         return base, warnings
+    if base.converted:
+        raise ModelError(
+            f"{base.folder}: has no {TOKENIZER} that tokens could be added to; fetch that of the "
+            "same model from the hub, or name a tokenizer_source that needs no new tokens"
+        )
     united = {**base.state, "added_tokens": sorted(entries.values(), key=lambda e: int(e["id"]))}
     _check_loads_as(united, ids, base.folder)
     return Tokenizer(base.folder, united, ids, changed=True), warnings
@@ -199,7 +207,7 @@ def _converted(folder: Path) -> Tokenizer:
             f"({reason}); install what it asks for (pip install sentencepiece protobuf), or save "
             "the tokenizer once: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
         ) from None
-    return Tokenizer(folder, state, _ids(state))
+    return Tokenizer(folder, state, _ids(state), converted=True)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
