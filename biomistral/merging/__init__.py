@@ -1,19 +1,19 @@
-"""Merging: one model from several, tensor by tensor (linear, SLERP, task arithmetic, TIES, DARE)."""
+"""Merging: one model from several, tensor by tensor; mergekit's configurations run as they are."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from biomistral.merging.step import merge
+    from biomistral.merging.step import MergeOptions, merge, merge_config
 
-__all__ = ["merge"]
+__all__ = ["MergeOptions", "merge", "merge_config"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``merge`` when it is asked for: it brings PyTorch with it."""
-    if name == "merge":
-        from biomistral.merging.step import merge
+    """Import what is asked for only then."""
+    if name in __all__:
+        from biomistral.merging import step
 
-        return merge
+        return getattr(step, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

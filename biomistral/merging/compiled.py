@@ -112,7 +112,7 @@ def task_vectors(
     elect = elect and len(parts) > 1
     divisor = math.fsum(part.weight for part in parts)
     divisor = divisor if abs(divisor) >= _TINY else 1.0
-    prepare = {
+    prepare: Callable[[Work, Place, Part], list[Share]] = {
         kernels.KEEP_ALL: _whole,
         kernels.KEEP_LARGEST: _trimmed,
         kernels.KEEP_RANDOM: functools.partial(_thinned, rescale=rescale),

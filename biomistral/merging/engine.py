@@ -9,6 +9,7 @@ Knows nothing about configurations, tokenizers or folders.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import threading
@@ -55,7 +56,6 @@ class Engine:
         self._stack = ExitStack()
         self._files: dict[tuple[Path, int], int] = {}
         self._lock = threading.Lock()
-        self._of_thread = threading.local()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -72,7 +72,7 @@ class Engine:
         large = [job for job in by_size if self._is_compiled(job) and _size(job) > share]
         done = set(map(id, large))
         small = [job for job in by_size if id(job) not in done]
-        with ThreadPoolExecutor(self.threads) as pool:
+        with self._calm_torch(jobs), ThreadPoolExecutor(self.threads) as pool:
             try:
                 for job in large:
                     self._do(job, places[job.output.name], self.threads, pool.map)
@@ -167,40 +167,45 @@ class Engine:
 
     # --- with PyTorch -----------------------------------------------------------------------------
 
+    @contextlib.contextmanager
+    def _calm_torch(self, jobs: Sequence[Job]) -> Iterator[None]:
+        """Have PyTorch compute each job in the thread that does it, if it is needed at all.
+
+        Sharing every operation among all threads means waiting for the slowest of them each time: on
+        a busy machine of two cores that was ten times slower than one thread alone (measured).
+        """
+        if all(map(self._is_compiled, jobs)):
+            yield
+            return
+        import torch
+
+        from biomistral.models.mapped import MappedFiles
+
+        self._mapped = MappedFiles()
+        before = torch.get_num_threads()
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
     def _compute(self, job: Job, place: StoredTensor) -> None:
         import torch
 
         from biomistral.merging.methods import METHODS, Share
 
-        self._prepare_torch()
+        torch.set_num_threads(1)
         base = self._values(job.base) if job.base else None
         shares = [
             Share(
                 self._values(given),
                 key=dropping_key(self.seed, index, job.output.name),
+                row_elements=job.output.shape[-1] if job.output.shape else 1,
                 **given.numbers,
             )
             for index, given in enumerate(job.inputs)
         ]
         blocks = METHODS[job.method](base, shares, **job.options)
         self._write(job, blocks, place, getattr(torch, place.dtype))
-
-    def _prepare_torch(self) -> None:
-        """Let PyTorch compute in this thread alone.
-
-        Sharing every operation among all threads means waiting for the slowest of them each time: on
-        a busy machine of two cores that was ten times slower than one thread alone (measured).
-        """
-        import torch
-
-        from biomistral.models.mapped import MappedFiles
-
-        if not getattr(self._of_thread, "is_ready", False):
-            torch.set_num_threads(1)
-            self._of_thread.is_ready = True
-        with self._lock:
-            if not hasattr(self, "_mapped"):
-                self._mapped = MappedFiles()
 
     def _values(self, given: Input) -> Values:
         """Return the values of an input, (n,), with its adapter and in the rows of the output."""
@@ -232,7 +237,7 @@ class Engine:
             if not self.allow_non_finite and not _is_finite(rounded):
                 raise _out_of_range(job)
             # Through bytes, for NumPy has no bfloat16.
-            data = memoryview(rounded.cpu().contiguous().view(torch.uint8).numpy())
+            data = rounded.cpu().contiguous().view(torch.uint8).numpy().data
             while data:
                 written = os.pwrite(file, data, offset)
                 offset += written

@@ -1,36 +1,48 @@
-"""The merge step: checkpoint folders in, one checkpoint folder out, a tensor at a time.
+"""The merge step: checkpoint folders in, one checkpoint folder out, whole or absent.
 
-The only module of merging that reads weights and writes files. The arithmetic is in ``methods``,
-what is refused beforehand in ``plan``.
+The only module of merging that writes files other than weights. What is refused beforehand is in
+``plan``, the work on weights in ``engine``; needs no PyTorch itself.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from biomistral import artifacts
-from biomistral.artifacts import Origin
+from biomistral.artifacts import Draft, Origin
 from biomistral.errors import InputError, ModelError
-from biomistral.merging.catalogue import METHODS as RULES
-from biomistral.merging.configuration import from_settings
-from biomistral.merging.dropping import dropping_key
-from biomistral.merging.jobs import Job
-from biomistral.merging.methods import METHODS, Share, places
+from biomistral.merging.chat_templates import write_chat_template
+from biomistral.merging.config import MergeConfig, from_settings, load_config
+from biomistral.merging.engine import Engine, available_threads
 from biomistral.merging.plan import Plan, find_folders, plan_merge
 from biomistral.merging.references import shown
+from biomistral.merging.vocabularies import write_tokenizer
 from biomistral.models.cards import Card, read_card, write_card
-from biomistral.models.checkpoints import Checkpoint
-from biomistral.models.writing import CheckpointWriter, copy_companions, write_config
+from biomistral.models.writing import (
+    DEFAULT_SHARD_BYTES,
+    CheckpointWriter,
+    copy_companions,
+    write_config,
+)
 from biomistral.progress import Progress, ignore
 from biomistral.recipe.settings import MergeSettings
+from biomistral.versions import STEP_VERSIONS
+
+
+@dataclass(frozen=True)
+class MergeOptions:
+    """How a merge is carried out. The first three decide what comes out, the others do not."""
+
+    seed: int = 42  # of random dropping, unless the configuration names one
+    shard_bytes: int = DEFAULT_SHARD_BYTES  # of one file of weights, at most
+    allow_non_finite: bool = False  # take NaN and infinity as they come
+    allow_pickle: bool = False  # read pytorch_model.bin
+    threads: int | None = None  # default: OMP_NUM_THREADS, else all processors
 
 
 def merge(
@@ -38,114 +50,105 @@ def merge(
     out: Path,
     *,
     models: Mapping[str, Path] | None = None,
-    seed: int = 42,
+    options: MergeOptions = MergeOptions(),
     origin: Origin | None = None,
     progress: Progress = ignore,
 ) -> Path:
-    """Merge models into the checkpoint folder ``out`` and return it.
+    """Merge models as the entry of a recipe says; return ``out``, a checkpoint folder.
 
-    The names in ``settings`` are looked up in ``models``; without it they are folders. ``seed`` is
-    that of DARE's dropping unless ``settings`` names one. Config, tokenizer and, if no ``dtype``
-    is set, the type of each tensor are those of the base (linear without one: of the first model).
+    The names in ``settings`` are looked up in ``models``; without it they are folders or names of
+    the hub. Config, tokenizer and, if no ``dtype`` is set, the type of each tensor are those of the
+    base (without one: of the first model).
 
     Raises ``RecipeError``, ``ModelError`` or ``InputError`` before anything is written, except
-    that NaN and infinity are found on the way; ``out`` is then left as it was.
+    that NaN and infinity are found on the way; ``out`` is then left as it was. An interrupted merge
+    goes on from the files of weights that are finished when it is asked for again.
     """
     config = from_settings(settings)
     folders = find_folders(config, models)
+    seed = options.seed if config.seed is None else config.seed
+    values = settings.model_dump(mode="json")
+    if "seed" in values:
+        values["seed"] = seed
+    origin = origin or _origin(settings.name, values, folders, options)
+    card = _card(config, settings.name, folders, _details(settings))
+    return _make(config, folders, out, options, origin, card, progress, digest=True)
+
+
+def merge_config(
+    path: Path, out: Path, *, options: MergeOptions = MergeOptions(), progress: Progress = ignore
+) -> Path:
+    """Merge models as a configuration in mergekit's YAML says; return ``out``.
+
+    Everything else is as in ``merge``. The manifest has no content digest: making one would cost
+    as much again as a simple merge.
+    """
+    config = load_config(path)
+    folders = find_folders(config)
+    text = path.read_text(encoding="utf-8")
+    origin = _origin(out.name, {"configuration": text, "seed": options.seed}, folders, options)
+    card = _card(config, out.name, folders, {"method": config.method}, text)
+    return _make(config, folders, out, options, origin, card, progress, digest=False)
+
+
+def _make(
+    config: MergeConfig,
+    folders: Mapping[str, Path],
+    out: Path,
+    options: MergeOptions,
+    origin: Origin,
+    card: Card,
+    progress: Progress,
+    *,
+    digest: bool,
+) -> Path:
     _refuse_overwriting(out, folders)
-    plan = plan_merge(config, folders)
-    drop_seed = getattr(settings, "seed", None)
-    drop_seed = seed if drop_seed is None else drop_seed
-    origin = origin or _origin(settings, folders, drop_seed)
-    with artifacts.create(out, origin) as draft:
-        _write_weights(plan, draft.folder, drop_seed, progress)
+    plan = plan_merge(config, folders, allow_pickle=options.allow_pickle)
+    _check_room(plan, out)
+    with artifacts.create(out, origin, resume=True) as draft:
+        draft.digest = digest
+        try:
+            _write_weights(plan, draft, options, progress)
+        except ModelError:  # it would come again
+            shutil.rmtree(draft.work)
+            raise
         write_config(draft.folder, dict(plan.output_config))
-        copy_companions(plan.base.folder, draft.folder)
-        write_card(draft.folder, _card(settings, folders))
+        if plan.vocabulary is None:
+            copy_companions(plan.base.folder, draft.folder)
+        else:
+            write_tokenizer(plan.vocabulary, draft.folder)
+        if plan.chat_template is not None:
+            write_chat_template(plan.chat_template, draft.folder)
+        write_card(draft.folder, card)
         draft.counts["tensors"] = len(plan.jobs)
         draft.counts["parameters"] = sum(job.output.num_elements for job in plan.jobs)
         draft.counts["warnings"] = list(plan.warnings)
     return out
 
 
-def _write_weights(plan: Plan, folder: Path, drop_seed: int, progress: Progress) -> None:
-    writer = CheckpointWriter(folder, [job.output for job in plan.jobs])
-
-    def write(job: Job) -> None:
-        name, dtype = job.output.name, getattr(torch, job.output.dtype)
-        writer.write_blocks(name, _stored(_merged_blocks(plan, job, drop_seed), dtype, name))
-
-    progress(0, len(plan.jobs), "tensors merged")
-    with _workers() as workers:
-        for done, _ in enumerate(workers.map(write, plan.jobs), start=1):
-            progress(done, len(plan.jobs), "tensors merged")
+def _write_weights(plan: Plan, draft: Draft, options: MergeOptions, progress: Progress) -> None:
+    """Write file after file of weights; those that an interrupted merge finished are kept."""
+    outputs = [job.output for job in plan.jobs]
+    writer = CheckpointWriter(draft.work, outputs, max_shard_bytes=options.shard_bytes, resume=True)
+    jobs = {job.output.name: job for job in plan.jobs}
+    seed = options.seed if plan.config.seed is None else plan.config.seed
+    engine = Engine(seed, options.threads or available_threads(), options.allow_non_finite)
+    waiting = [job for file in writer.unfinished for job in writer.shards[file]]
+    done = len(jobs) - len(waiting)
+    progress(done, len(jobs), "tensors merged")
+    with engine:
+        for file in writer.unfinished:
+            in_file = [jobs[place.name] for place in writer.shards[file]]
+            for _ in engine.run(in_file, writer.places):
+                done += 1
+                progress(done, len(jobs), "tensors merged")
+            writer.finish_shard(file)
     writer.finish()
+    for file in writer.files:
+        file.rename(draft.folder / file.name)
 
 
-@contextlib.contextmanager
-def _workers() -> Iterator[ThreadPoolExecutor]:
-    """Run as many threads as PyTorch is set to, each on a tensor of its own.
-
-    Sharing every operation among all threads means waiting for the slowest of them each time: on
-    a busy machine of two cores that was ten times slower than one thread alone (measured).
-    """
-    num_threads = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(
-            num_threads, initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(num_threads)
-
-
-def _merged_blocks(plan: Plan, job: Job, drop_seed: int) -> Iterator[Tensor]:
-    """Apply the method to one tensor of all models."""
-    base = None
-    if job.base is not None:
-        base = _finite_values(plan.models[job.base.model], job.base.stored.name)
-    shares = [
-        Share(
-            values=_finite_values(plan.models[entry.model], entry.stored.name),
-            key=dropping_key(drop_seed, index, job.output.name),
-            row_elements=job.output.shape[-1] if job.output.shape else 1,
-            **entry.numbers,
-        )
-        for index, entry in enumerate(job.inputs)
-    ]
-    options: dict[str, Any] = dict(job.options)
-    return METHODS[job.method](base, shares, **options)
-
-
-def _finite_values(checkpoint: Checkpoint, name: str) -> Tensor:
-    """Return a tensor as one vector (n,). Raises ``ModelError`` if it holds NaN or infinity."""
-    values = checkpoint.tensor(name).reshape(-1)
-    if not all(_is_finite(values[place]) for place in places(values)):
-        raise ModelError(
-            f"{checkpoint.tensors[name].file}: {name} holds NaN or infinity; the model is broken "
-            "(a diverged training or a damaged copy): fetch it again or use another checkpoint"
-        )
-    return values
-
-
-def _stored(blocks: Iterable[Tensor], dtype: torch.dtype, name: str) -> Iterator[Tensor]:
-    """Round blocks to the type they are stored in."""
-    for block in blocks:
-        rounded = block.to(dtype)
-        if not _is_finite(rounded):
-            raise ModelError(
-                f"merge: {name} has values beyond the range of {str(dtype).removeprefix('torch.')}"
-                f" (up to {float(block.abs().max()):g}); set dtype: bfloat16 or float32, or "
-                "smaller weights"
-            )
-        yield rounded
-
-
-def _is_finite(values: Tensor) -> bool:
-    """Whether there is no NaN or infinity: one in a sum stays, and a sum is quick to make."""
-    total = values.sum(dtype=torch.float32)
-    return bool(total.isfinite()) or bool(values.isfinite().all())
+# --- what is refused ------------------------------------------------------------------------------
 
 
 def _refuse_overwriting(out: Path, folders: Mapping[str, Path]) -> None:
@@ -156,30 +159,69 @@ def _refuse_overwriting(out: Path, folders: Mapping[str, Path]) -> None:
             )
 
 
-def _origin(settings: MergeSettings, folders: Mapping[str, Path], drop_seed: int) -> Origin:
-    values = settings.model_dump(mode="json")
-    if "seed" in values:
-        values["seed"] = drop_seed
+def _check_room(plan: Plan, out: Path) -> None:
+    """Raise ``InputError`` if the disk is too small, before anything is computed."""
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(there).free
+    if plan.write_bytes > free + _finished_bytes(out):
+        raise InputError(
+            f"{out}: the merged weights need {plan.write_bytes / 1e9:.1f} GB and the disk has "
+            f"{free / 1e9:.1f} GB left; free some or choose another output folder"
+        )
+
+
+def _finished_bytes(out: Path) -> int:
+    """Size of the weights that interrupted merges into ``out`` have left, which may be kept."""
+    drafts = out.absolute().parent.glob(f".{out.name}.*.partial/{artifacts.WORK}/*.safetensors")
+    return sum(path.stat().st_blocks * 512 for path in drafts)
+
+
+# --- what made it ---------------------------------------------------------------------------------
+
+
+def _origin(
+    name: str, values: Mapping[str, Any], folders: Mapping[str, Path], options: MergeOptions
+) -> Origin:
+    settings = {
+        **values,
+        "shard_bytes": options.shard_bytes,
+        "allow_non_finite": options.allow_non_finite,
+    }
     inputs = {name: artifacts.fingerprint_of_files([folder]) for name, folder in folders.items()}
-    return Origin("model", settings.name, values, inputs)
+    return Origin("model", name, settings, inputs, STEP_VERSIONS["merge"])
 
 
-def _card(settings: MergeSettings, folders: Mapping[str, Path]) -> Card:
-    """Say how the model was made; data sets and languages are those of the models' own cards."""
-    cards = [card for folder in folders.values() if (card := read_card(folder))]
-    names = list(folders)
+def _details(settings: MergeSettings) -> dict[str, str]:
+    """Say what an entry of a recipe sets, for the card."""
     values = settings.model_dump(mode="json", exclude={"name", "base", "models"}, exclude_none=True)
-    details = {key: json.dumps(value) for key, value in values.items() if key != "method"}
+    details: dict[str, str] = {"method": settings.method}
+    details |= {key: json.dumps(value) for key, value in values.items() if key != "method"}
     for entry in settings.models:
         numbers = entry.model_dump(mode="json", exclude={"model"})
         details[shown(entry.model)] = json.dumps(numbers) if numbers else "as it is"
+    return details
+
+
+def _card(
+    config: MergeConfig,
+    name: str,
+    folders: Mapping[str, Path],
+    details: dict[str, str],
+    text: str = "",
+) -> Card:
+    """Say how the model was made; data sets and languages are those of the models' own cards."""
+    cards = [card for folder in folders.values() if (card := read_card(folder))]
+    names = list(config.references)
+    for model in sorted(names, key=len, reverse=True):  # folders are nobody's business
+        text = text.replace(model, shown(model))
+    block = f"\n\n```yaml\n{text.strip()}\n```" if text else ""
     return Card(
-        name=settings.name,
-        base_models=tuple(shown(name) for name in names),
+        name=name,
+        base_models=tuple(dict.fromkeys(map(shown, names))),
         relation="merge",
-        description=f"{settings.name} is {RULES[settings.method].title} {len(names)} models, with "
-        f"config and tokenizer of {shown(names[0])}.",
-        details={"method": settings.method, **details},
+        description=f"{name} is {config.rules.title} {len(names)} models, with "
+        f"config and tokenizer of {shown(config.donor)}.{block}",
+        details=details,
         languages=_union([card.languages for card in cards]) or ("en",),
         datasets=_union([card.datasets for card in cards]),
     )

@@ -113,10 +113,11 @@ def merge(settings: MergeSettings, models: Mapping[str, Place], seed: int) -> Ma
     """A merged model."""
 
     def make(out: Path, origin: Origin, progress: Progress) -> None:
-        from biomistral.merging import merge
+        from biomistral.merging import MergeOptions, merge
 
         folders = {name: place.folder() for name, place in models.items()}
-        merge(settings, out, models=folders, seed=seed, origin=origin, progress=progress)
+        options = MergeOptions(seed=seed)
+        merge(settings, out, models=folders, options=options, origin=origin, progress=progress)
 
     return make
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from biomistral.artifacts import content_digest, read_manifest
 from biomistral.errors import InputError, ModelError
-from biomistral.merging import merge
+from biomistral.merging import MergeOptions, merge
 from biomistral.models.cards import read_card
 from biomistral.recipe.settings import MergeSettings
 
@@ -117,8 +117,8 @@ def test_the_seed_decides_what_dare_drops(models, tmp_path):
         return weights_bytes(merge(settings, tmp_path / label, models=models, **options))
 
     default = merged("default", settings_of("dare_linear"))
-    assert merged("named", settings_of("dare_linear", seed=42), seed=7) == default
-    assert merged("other", settings_of("dare_linear"), seed=7) != default
+    assert merged("named", settings_of("dare_linear", seed=42), options=MergeOptions(seed=7)) == default
+    assert merged("other", settings_of("dare_linear"), options=MergeOptions(seed=7)) != default
 
 
 def test_the_type_can_be_set_and_is_said(models, tmp_path):
