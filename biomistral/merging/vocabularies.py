@@ -55,8 +55,8 @@ _NO_TOKENS = re.compile(r"\.\d+\.|position|wpe")
 class VocabularySetting:
     """What a configuration says about the tokenizer of the output."""
 
-    source: str  # "union", "base" or the name of a model
-    pad_to_multiple_of: int | None = None
+    source: str  # "union", "base" (words first, even if a model is called so), or a model
+    pad_to_multiple_of: int | None = None  # 1 or more
     # A row that a model lacks is the base's if the base has it, even if others have it, too
     # (mergekit: where the configuration names a base_model).
     base_fills: bool = True
@@ -84,6 +84,7 @@ def plan_vocabulary(
     pad the inputs are dropped. Raises ``RecipeError`` if the source is no model of the merge,
     ``ModelError`` if the tokenizers cannot be united or a token has no row in any model.
     """
+    assert setting.pad_to_multiple_of is None or setting.pad_to_multiple_of > 0, setting
     main = _main_model(setting, models, base)
     names = _vocabulary_names(models)
     num_rows = {name: _num_rows(checkpoint, names) for name, checkpoint in models.items()}
@@ -95,12 +96,15 @@ def plan_vocabulary(
     size = _rounded_up(max(output.ids.values()) + 1, setting.pad_to_multiple_of)
     rows = {name: _rows(output, tokenizers[name], num_rows[name], size) for name in models}
     _check_held(output, rows, tokenizers, num_rows)
+    maps = _maps(models, names, rows, base if setting.base_fills else None)
+    for name in models if maps else []:
+        _check_known(models[name], names, num_rows[name])
     moved = _mover(tokenizers[base], output)
     ours, theirs = models[base], models[main]
     return Vocabulary(
         size=size,
         names=names,
-        maps=_maps(models, names, rows, base if setting.base_fills else None),
+        maps=maps,
         files={**_tokenizer_files(output), **_generation_file(ours, theirs, moved, size)},
         config_changes=vocabulary_changes(ours.config, theirs.config, moved, size),
         warnings=tuple(warnings),
@@ -291,7 +295,6 @@ def _maps(
                 continue
             tensors = tuple(_donated(models[donor], name, own) for donor in donors)
             maps[model, name] = RowMap(own, rows[model], tensors, donor_rows)
-            _check_known(checkpoint, names, own.shape[0])
     return maps
 
 
