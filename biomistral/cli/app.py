@@ -43,6 +43,25 @@ app = typer.Typer(
 recipe_app = typer.Typer(name="recipe", help="Check and explain recipes.", no_args_is_help=True)
 app.add_typer(recipe_app)
 
+
+class _ConfigOrCommand(typer.core.TyperGroup):
+    """``merge CONFIG OUT``: what is not the name of a command is a configuration to run."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the word ``run`` where it was left out."""
+        if args and args[0] not in {*self.commands, "-h", "--help"}:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+merge_app = typer.Typer(
+    name="merge",
+    cls=_ConfigOrCommand,
+    help="Merge models as a configuration in mergekit's YAML says: biomistral merge CONFIG OUT.",
+    no_args_is_help=True,
+)
+app.add_typer(merge_app)
+
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
 Changes = Annotated[
     list[str] | None,
@@ -116,6 +135,64 @@ def miniature(
 
     make_miniature(out, seed=seed)
     typer.echo(f"{out}: the miniature world of seed {seed}; run it with recipes/miniature.yaml")
+
+
+ConfigFile = Annotated[Path, typer.Argument(help="A configuration in mergekit's YAML.")]
+AllowPickle = Annotated[
+    bool,
+    typer.Option(help="Read pytorch_model.bin, too: numbers only, no code in it is run."),
+]
+
+
+@merge_app.command("run")
+def merge_run(
+    config: ConfigFile,
+    out: Annotated[Path, typer.Argument(help="Folder for the merged model.")],
+    seed: Annotated[int, typer.Option(help="Of random dropping (DARE, DELLA).")] = 42,
+    shard_size: Annotated[str, typer.Option(help="Largest file of weights.")] = "5GB",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Default: OMP_NUM_THREADS, else all processors."),
+    ] = None,
+    allow_pickle: AllowPickle = False,
+    allow_non_finite: Annotated[
+        bool, typer.Option(help="Take NaN and infinity in the inputs as they are.")
+    ] = False,
+) -> None:
+    """Merge models; the word run may be left out. An interrupted merge goes on where it was."""
+    from biomistral.cli import merging
+    from biomistral.merging import MergeOptions
+
+    options = MergeOptions(
+        seed=seed,
+        shard_bytes=merging.shard_bytes(shard_size),
+        allow_non_finite=allow_non_finite,
+        allow_pickle=allow_pickle,
+        threads=threads,
+    )
+    merging.run(config, out, options)
+
+
+@merge_app.command("plan")
+def merge_plan(config: ConfigFile, allow_pickle: AllowPickle = False) -> None:
+    """Show what would be read and written, how long it takes, and what has no effect."""
+    from biomistral.cli import merging
+
+    merging.plan(config, allow_pickle=allow_pickle)
+
+
+@merge_app.command("diff")
+def merge_diff(
+    a: Annotated[Path, typer.Argument(help="Folder of a checkpoint.", metavar="A")],
+    b: Annotated[Path, typer.Argument(help="Folder of another one.", metavar="B")],
+    plot: Annotated[Path | None, typer.Option(help="Draw it: a .svg, .png or .pdf file.")] = None,
+    numbers: Annotated[Path | None, typer.Option("--json", help="Write all numbers.")] = None,
+    tensors: Annotated[bool, typer.Option(help="A line for each tensor, not each layer.")] = False,
+) -> None:
+    """Show how far two checkpoints are apart, layer by layer: what did training change?"""
+    from biomistral.cli import merging
+
+    merging.diff(a, b, plot=plot, numbers=numbers, per_tensor=tensors)
 
 
 @recipe_app.command()

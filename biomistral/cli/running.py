@@ -5,18 +5,15 @@ Knows how things look on a terminal, nothing about what steps do.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 from rich.table import Table
 
-from biomistral import progress as listening
 from biomistral.advisory import ADVISORY
+from biomistral.cli import terminal
 from biomistral.pipeline import Outcome, Step, Verdict, judge, plan, run_steps, select
 from biomistral.recipe import load_recipe
 from biomistral.recipe.explain import explain
@@ -36,15 +33,17 @@ def run(
     if dry_run:
         _show_plan(console, steps, verdicts)
         return
-    signal.signal(signal.SIGTERM, _interrupt)
+    terminal.interrupt_on_termination()
     waiting = sum(verdict.state != "done" for verdict in verdicts.values())
     console.print(f"{recipe.name}: {waiting} of {len(steps)} steps to do, in {root}")
     for key, verdict in verdicts.items():
         if verdict.state == "changed":
             console.print(f"  {key} changed: {verdict.reason}", soft_wrap=True, markup=False)
     outcomes: list[Outcome] = []
-    with _bar(console) as bar:
-        for outcome in run_steps(steps, root, progress_of=lambda step: _listener(bar, step)):
+    with terminal.bar(console) as bar:
+        for outcome in run_steps(
+            steps, root, progress_of=lambda step: terminal.listener(bar, step.key)
+        ):
             _forget(bar)
             outcomes.append(outcome)
             (root / "recipe.yaml").write_text(explain(recipe), encoding="utf-8")
@@ -96,32 +95,6 @@ def _megabytes(size_bytes: float) -> str:
     return f"{size_bytes / 1e6:,.2f} MB"
 
 
-def _bar(console: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[text]}"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    )
-
-
-def _listener(bar: Progress, step: Step) -> listening.Progress:
-    task = bar.add_task(step.key, total=None, text="")
-
-    def listen(done: float, total: float | None, text: str) -> None:
-        counted = f"{done:g} of {total:g} {text}" if total is not None else text
-        bar.update(task, completed=done, total=total, text=counted)
-
-    return listen
-
-
 def _forget(bar: Progress) -> None:
     for task in bar.task_ids:
         bar.remove_task(task)
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

@@ -8,7 +8,6 @@ tensor may be worked on by several threads. Knows nothing about names, files or 
 from __future__ import annotations
 
 import ctypes
-import functools
 import math
 import os
 import struct
@@ -112,12 +111,8 @@ def task_vectors(
     elect = elect and len(parts) > 1
     divisor = math.fsum(part.weight for part in parts)
     divisor = divisor if abs(divisor) >= _TINY else 1.0
-    prepare: Callable[[Work, Place, Part], list[Share]] = {
-        kernels.KEEP_ALL: _whole,
-        kernels.KEEP_LARGEST: _trimmed,
-        kernels.KEEP_RANDOM: functools.partial(_thinned, rescale=rescale),
-    }[sparsity]
-    by_part = [prepare(work, base, part) for part in parts]  # of each part, a share per range
+    # Of each part, a share per range.
+    by_part = [_sparse(work, base, part, sparsity, rescale) for part in parts]
     shares = [_array(Share, of_range) for of_range in zip(*by_part, strict=True)]
     places = _array(Place, (base, *(part.place for part in parts), out))
     merge = _library().merge_task_vectors
@@ -184,7 +179,15 @@ def _share(part: Part, sparsity: int = kernels.KEEP_ALL, **numbers: float) -> Sh
     )
 
 
-def _whole(work: Work, _base: Place, part: Part) -> list[Share]:
+def _sparse(work: Work, base: Place, part: Part, sparsity: int, rescale: str) -> list[Share]:
+    if sparsity == kernels.KEEP_LARGEST:
+        return _trimmed(work, base, part)
+    if sparsity == kernels.KEEP_RANDOM:
+        return _thinned(work, base, part, rescale=rescale)
+    return _whole(work, part)
+
+
+def _whole(work: Work, part: Part) -> list[Share]:
     return [_share(part) for _ in work.ranges()]
 
 
@@ -192,7 +195,7 @@ def _thinned(work: Work, base: Place, part: Part, *, rescale: str) -> list[Share
     """Keep elements at random, each with chance ``density``."""
     below = round(part.density * 2**32)
     if below == 2**32:
-        return _whole(work, base, part)
+        return _whole(work, part)
     factor = 1.0 / part.density if rescale == "density" else 1.0
     share = _share(part, kernels.KEEP_RANDOM, key=part.key, keep_below=below, factor=factor)
     if rescale == "l1_norm":
@@ -208,7 +211,7 @@ def _trimmed(work: Work, base: Place, part: Part) -> list[Share]:
     """Keep the int(density x n) elements of largest magnitude; of equal ones the first."""
     num_kept = int(part.density * work.num_elements)
     if part.density == 1:
-        return _whole(work, base, part)
+        return _whole(work, part)
     if num_kept == 0:
         return [_share(part, kernels.KEEP_LARGEST, threshold=math.inf) for _ in work.ranges()]
     threshold, num_equal = _cut(work, base, part.place, num_kept)

@@ -1,0 +1,135 @@
+"""What ``biomistral merge`` and its commands show. Knows how things look on a terminal only."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from biomistral.advisory import ADVISORY
+from biomistral.errors import InputError
+
+if TYPE_CHECKING:
+    from biomistral.merging import MergeOptions
+    from biomistral.merging.plan import Plan
+    from biomistral.progress import Progress
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_MOST_WARNINGS = 20
+
+
+def run(config: Path, out: Path, options: MergeOptions) -> None:
+    """Merge, with a bar if somebody looks."""
+    from biomistral.artifacts import read_manifest
+    from biomistral.merging import merge_config
+
+    start = time.perf_counter()
+    with ExitStack() as stack:
+        merge_config(config, out, options=options, progress=_progress(stack, out.name))
+    counts = (read_manifest(out) or {}).get("counts", {})
+    _say_warnings(counts.get("warnings", []))
+    typer.echo(
+        f"{out}: {counts['tensors']} tensors, {counts['parameters'] / 1e9:.2f} billion parameters, "
+        f"{time.perf_counter() - start:.1f} s"
+    )
+    typer.echo(ADVISORY)
+
+
+def plan(config: Path, *, allow_pickle: bool) -> None:
+    """Show what a merge would do; write nothing that stays."""
+    from biomistral.merging.config import load_config
+    from biomistral.merging.estimate import estimate_seconds
+    from biomistral.merging.plan import find_folders, plan_merge
+
+    loaded = load_config(config)
+    planned = plan_merge(loaded, find_folders(loaded), allow_pickle=allow_pickle)
+    for line in _described(planned):
+        typer.echo(line)
+    _say_warnings(planned.warnings)
+    seconds, done = estimate_seconds(planned)
+    typer.echo(
+        f"time:      about {max(seconds, 0.1):.2g} s here, from merging {done:.0%} of it now "
+        "(files that are read for the first time take longer)"
+    )
+
+
+def diff(a: Path, b: Path, *, plot: Path | None, numbers: Path | None, per_tensor: bool) -> None:
+    """Show how far two checkpoints are apart."""
+    from biomistral.merging.difference import as_json, compare, table
+
+    with ExitStack() as stack:
+        comparison = compare(a, b, progress=_progress(stack, "compared"))
+    typer.echo(table(comparison, per_tensor=per_tensor))
+    if numbers:
+        numbers.write_text(json.dumps(as_json(comparison), indent=2) + "\n", encoding="utf-8")
+    if plot:
+        from biomistral.merging.difference_plot import plot as draw
+
+        draw(comparison, plot)
+        typer.echo(f"{plot}: drawn")
+
+
+def shard_bytes(text: str) -> int:
+    """Read a size such as 5GB or 500MB. Raises ``InputError`` for anything else."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?B?)\s*", text, re.IGNORECASE)
+    unit = found[2].upper() if found else ""
+    size = int(float(found[1]) * _UNITS[unit if unit in _UNITS else f"{unit}B"]) if found else 0
+    if size < 1:
+        raise InputError(f"--shard-size {text!r}: is no size; write it like 5GB or 500MB")
+    return size
+
+
+def _described(planned: Plan) -> list[str]:
+    config = planned.config
+    jobs = planned.jobs
+    parameters = sum(job.output.num_elements for job in jobs)
+    types = sorted({job.output.dtype for job in jobs})
+    lines = [f"method:    {config.method} ({config.rules.paper})"]
+    for name, checkpoint in planned.models.items():
+        role = "gives config and tokenizer" if name == config.donor else ""
+        size = sum(tensor.num_bytes for tensor in checkpoint.tensors.values())
+        adapter = " with its adapter" if name in planned.adapters else ""
+        lines.append(f"reads:     {name}{adapter}, {_gigabytes(size)}{', ' if role else ''}{role}")
+    tokens = "as they are"
+    if planned.vocabulary is not None:
+        tokens = f"{config.tokenizer.source if config.tokenizer else ''}: {planned.vocabulary.size}"
+    size = f"{parameters / 1e9:.3f} billion parameters, {_gigabytes(planned.write_bytes)}"
+    return [
+        *lines,
+        f"writes:    {len(jobs)} tensors, {', '.join(types)}, {size}",
+        f"layers:    {planned.output_config.get('num_hidden_layers', 'as in the base')}",
+        f"tokens:    {tokens}",
+    ]
+
+
+def _gigabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f} GB"
+
+
+def _say_warnings(warnings: Sequence[str]) -> None:
+    for warning in warnings[:_MOST_WARNINGS]:
+        typer.echo(f"warning:   {warning}", err=True)
+    if len(warnings) > _MOST_WARNINGS:
+        typer.echo(f"warning:   and {len(warnings) - _MOST_WARNINGS} more", err=True)
+
+
+def _progress(stack: ExitStack, label: str) -> Progress:
+    """Return a listener: a bar if standard error is a terminal, else nobody."""
+    from biomistral.progress import ignore
+
+    if not sys.stderr.isatty():
+        return ignore
+    from rich.console import Console
+
+    from biomistral.cli import terminal
+
+    terminal.interrupt_on_termination()
+    shown = terminal.bar(Console(stderr=True, highlight=False, markup=False))
+    return terminal.listener(stack.enter_context(shown), label)

@@ -1,0 +1,48 @@
+"""What all commands that take long do on a terminal: a bar, and a way to be stopped.
+
+Knows nothing about what is done.
+"""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from biomistral import progress as listening
+
+
+def bar(console: Console) -> Progress:
+    """Return a bar that goes away when it is done."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[text]}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+def listener(shown: Progress, label: str) -> listening.Progress:
+    """Return a listener whose news are a line of the bar."""
+    task = shown.add_task(label, total=None, text="")
+
+    def listen(done: float, total: float | None, text: str) -> None:
+        counted = f"{done:g} of {total:g} {text}" if total is not None else text
+        shown.update(task, completed=done, total=total, text=counted)
+
+    return listen
+
+
+def interrupt_on_termination() -> None:
+    """Let SIGTERM, which batch systems send first, be an interruption like Ctrl-C."""
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
