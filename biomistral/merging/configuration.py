@@ -102,7 +102,7 @@ def from_settings(settings: MergeSettings) -> MergeConfig:
         Source(
             entry.model,
             f"models[{index}]",
-            getattr(entry, "layers", None),
+            _range(getattr(entry, "layers", None)),
             _set(entry, rules.per_model, f"models[{index}]."),
         )
         for index, entry in enumerate(settings.models)
@@ -128,12 +128,16 @@ def from_settings(settings: MergeSettings) -> MergeConfig:
     )
 
 
+def _range(layers: list[int] | None) -> tuple[int, int] | None:
+    return None if layers is None else (layers[0], layers[1])
+
+
 def _set(entry: Any, parameters: Sequence[Parameter], where: str) -> dict[str, Setting]:
     """Settings of an entry of a recipe, defaults included."""
     return {
         parameter.field: Setting(where + parameter.field, _entries(getattr(entry, parameter.field)))
         for parameter in parameters
-        if hasattr(entry, parameter.field)
+        if getattr(entry, parameter.field, None) is not None
     }
 
 

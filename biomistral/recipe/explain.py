@@ -13,7 +13,7 @@ from typing import Any
 import pydantic
 from pydantic.fields import FieldInfo
 
-from biomistral.recipe import settings
+from biomistral.recipe import merging, settings
 from biomistral.recipe.settings import Recipe, Settings
 
 # Sections of the reference page: heading, key in the recipe, classes of its entries.
@@ -33,15 +33,14 @@ SECTIONS: tuple[tuple[str, tuple[type[Settings], ...]], ...] = (
     (
         "merge",
         (
-            settings.LinearMerge,
-            settings.SlerpMerge,
-            settings.TaskArithmeticMerge,
-            settings.TiesMerge,
-            settings.DareMerge,
-            settings.MergeInput,
-            settings.WeightedInput,
-            settings.SparseInput,
-            settings.FilteredValue,
+            *typing.get_args(typing.get_args(merging.MergeSettings)[0]),
+            merging.MergeInput,
+            merging.WeightedInput,
+            merging.SparseInput,
+            merging.CrumbsInput,
+            merging.RankedInput,
+            merging.LayersInput,
+            merging.FilteredValue,
         ),
     ),
     ("quantize", (settings.BitsandbytesQuantization, settings.AwqQuantization)),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from biomistral.recipe import Recipe, parse_recipe, settings
+from biomistral.recipe import Recipe, merging, parse_recipe, settings
 from biomistral.recipe.explain import SECTIONS, explain, reference, schema
 from biomistral.recipe.yaml_text import read_yaml
 
@@ -111,8 +111,9 @@ def test_awkward_values_are_explained_as_yaml_that_reads_the_same() -> None:
 def test_the_reference_has_every_field_of_every_entry() -> None:
     page = reference()
     classes = [cls for _, group in SECTIONS for cls in group]
-    expected = [getattr(settings, name) for name in settings.__all__]
-    expected = [c for c in expected if isinstance(c, type) and c is not settings.Settings]
+    public = [*vars(settings).values(), *vars(merging).values()]
+    expected = [c for c in public if isinstance(c, type) and issubclass(c, settings.Settings)]
+    expected = [c for c in expected if c is not settings.Settings and c.__name__[0] != "_"]
     assert set(classes) == set(expected), "a class of settings is missing from the page"
     for cls in classes:
         section = page.split(f"### {cls.__name__}\n")[1].split("\n### ")[0]

@@ -101,7 +101,7 @@ def test_what_is_no_recipe_is_one_line(text: str, what: str) -> None:
         (_merge("method: slurp, t: 1"), 'did you mean "slerp"?'),
         (_merge("t: 1"), "merge[0]: has no method; it is one of linear, slerp, task_arithmetic"),
         (_merge("method: slerp"), "merge[0].t: is missing"),
-        (_merge("method: slerp, t: 1.5"), "merge[0].t: 1.5 is outside 0 to 1"),
+        (_merge("method: slerp, t: 1.5"), "merge[0].t: 1.5 is outside [0, 1]"),
         (_merge("method: slerp, t: half"), "merge[0].t: must be a valid number"),
         (_merge("method: slerp, t: [0, {value: 1}]"), "merge[0].t[0]: is not a mapping"),
         (_merge("method: slerp, t: [{filtr: mlp, value: 1}]"), 'did you mean "filter"?'),

@@ -24,6 +24,17 @@ def _entry(method: str, **changes: Any) -> dict[str, Any]:
         ("ties", "TiesMerge", {}),
         ("dare_ties", "DareMerge", {}),
         ("dare_linear", "DareMerge", {}),
+        ("breadcrumbs", "BreadcrumbsMerge", {}),
+        ("breadcrumbs_ties", "BreadcrumbsMerge", {"models": [{"model": "b", "gamma": [0, 0.1]}]}),
+        ("della", "DellaMerge", {}),
+        ("della_linear", "DellaMerge", {"models": [{"model": "b", "epsilon": 0.1}]}),
+        ("model_stock", "ModelStockMerge", {"models": [{"model": "b"}, {"model": "c"}]}),
+        ("sce", "SceMerge", {"select_topk": 0.5}),
+        ("nuslerp", "NuslerpMerge", {"models": [{"model": "b"}, {"model": "c"}]}),
+        ("multislerp", "MultislerpMerge", {"models": [{"model": "b"}, {"model": "c"}]}),
+        ("karcher", "KarcherMerge", {"models": [{"model": "b"}, {"model": "c"}]}),
+        ("nearswap", "NearswapMerge", {"t": 0.001}),
+        ("passthrough", "PassthroughMerge", {"models": [{"model": "b", "layers": [0, 2]}]}),
     ],
 )
 def test_the_method_chooses_the_settings(method: str, class_name: str, more: Any) -> None:
@@ -45,7 +56,7 @@ def test_a_parameter_is_a_number_a_gradient_or_filters(t: Any, numbers: list[flo
 
 @pytest.mark.parametrize("t", [-0.1, 1.1, [0, 2], [{"filter": "mlp", "value": [0, 2]}]])
 def test_t_is_a_fraction_wherever_it_stands(t: Any) -> None:
-    with pytest.raises(ValidationError, match="outside 0 to 1"):
+    with pytest.raises(ValidationError, match=r"outside \[0, 1\]"):
         MERGE.validate_python(_entry("slerp", t=t))
 
 
@@ -80,3 +91,16 @@ def test_settings_come_back_from_what_a_manifest_keeps() -> None:
     entry = MERGE.validate_python(_entry("slerp", t=[{"filter": "mlp", "value": [0, 1]}]))
     assert MERGE.validate_python(entry.model_dump(mode="json")) == entry
     assert entry.t == [FilteredValue(filter="mlp", value=[0, 1])]
+
+
+def test_an_empty_list_is_refused() -> None:
+    for empty in ([], [{"value": []}]):
+        with pytest.raises(ValidationError, match="at least 1 item"):
+            MERGE.validate_python(_entry("slerp", t=empty))
+
+
+@pytest.mark.parametrize("layers", [[0], [2, 2], [3, 1], [-1, 2], [0, 1, 2]])
+def test_layers_are_a_range(layers: Any) -> None:
+    models = [{"model": "b", "layers": layers}]
+    with pytest.raises(ValidationError, match=r"no range of layers|greater than or equal to 0"):
+        MERGE.validate_python(_entry("passthrough", models=models))
