@@ -16,6 +16,7 @@ from typing import Any
 
 from biomistral.errors import InputError, RecipeError, did_you_mean
 from biomistral.merging.catalogue import METHODS, OTHER_METHODS, Method
+from biomistral.merging.chat_templates import check_chat_template
 from biomistral.merging.configuration import (
     MergeConfig,
     Settings,
@@ -128,18 +129,13 @@ class _Reader:
         """Read the whole; the result means something only if there are no problems."""
         base = self._model(value.get("base_model"), "base_model", needed=False)
         settings = self._settings(value, "", Level.ALL)
-        if ("models" in value) == ("slices" in value):
-            what = "there are models and slices" if "models" in value else "names no models"
-            self.problems.append(f"{what}; a configuration has either models or slices")
-        slices = (
-            [self._slice(entry, where, base) for entry, where in self._entries(value, "slices")]
-            if "slices" in value
-            else [self._whole(value, base)]
-        )
+        slices = self._slices(value, base)
         for place in slices:
+            if self.rules.base == "required" and place.base is None:
+                if "base_model" not in value:
+                    self.problems.append(f"base_model: is missing; {self.method} needs one")
+                break
             self._check_slice(place, settings)
-        if self.rules.base == "required" and not any(place.base for place in slices):
-            self.problems.append(f"base_model: is missing; {self.method} needs one")
         return MergeConfig(
             where=source,
             method=self.method,
@@ -150,11 +146,20 @@ class _Reader:
             settings=settings,
             dtype=self._dtype(value),
             tokenizer=self._tokenizer(value),
-            chat_template=self._text(value, "chat_template"),
+            chat_template=self._chat_template(value),
             warnings=tuple(self.warnings),
         )
 
     # --- models and slices ---
+
+    def _slices(self, value: Mapping[str, Any], base: str | None) -> list[Slice]:
+        if ("models" in value) == ("slices" in value):
+            what = "there are models and slices" if "models" in value else "names no models"
+            self.problems.append(f"{what}; a configuration has either models or slices")
+            return []
+        if "models" in value:
+            return [self._whole(value, base)]
+        return [self._slice(entry, where, base) for entry, where in self._entries(value, "slices")]
 
     def _whole(self, value: Mapping[str, Any], base: str | None) -> Slice:
         """Read ``models``: one slice of all layers."""
@@ -256,8 +261,6 @@ class _Reader:
     ) -> list[tuple[Any, str]]:
         """Items of a list, each with its place."""
         items = value.get(key)
-        if key not in value and key != "sources":
-            return []
         if not isinstance(items, list) or not items:
             self.problems.append(f"{where}{key}: is no list of entries; write `- ...`")
             return []
@@ -276,12 +279,10 @@ class _Reader:
                 f"{place.where}: {self.method} takes {allowed} models{besides}, not {len(models)}"
             )
         for parameter in self.rules.parameters:
-            levels: list[tuple[str, Settings]] = [(place.where, place.settings)]
-            if parameter in self.rules.per_model:
-                levels = [(source.where, source.settings) for source in place.sources]
-            for where, own in levels:
-                given = {**settings, **place.settings, **own}
-                if parameter.default is None and parameter.field not in given:
+            own = place.sources if parameter in self.rules.per_model else [place]
+            for where, given in ((each.where, each.settings) for each in own):
+                levels = (settings, place.settings, given)
+                if parameter.default is None and not any(parameter.field in s for s in levels):
                     self.problems.append(
                         f"{where}.parameters.{parameter.key}: is missing; {self.method} needs one"
                     )
@@ -333,6 +334,14 @@ class _Reader:
                 f"{did_you_mean(name, known)}"
             )
         return source if source in known else name
+
+    def _chat_template(self, value: Mapping[str, Any]) -> str | None:
+        text = self._text(value, "chat_template")
+        try:
+            check_chat_template(text or "auto")
+        except RecipeError as error:
+            self.problems += error.problems
+        return text
 
     def _text(self, value: Mapping[str, Any], key: str, where: str = "") -> str | None:
         text = value.get(key)

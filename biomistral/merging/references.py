@@ -53,7 +53,7 @@ def parse_reference(text: str) -> Reference:
 
 
 def _part(text: str, whole: str) -> Part:
-    if Path(text).is_dir():
+    if text and Path(text).is_dir():
         return Part(text)
     path, at, revision = text.partition("@")
     if not path or (at and not revision) or "@" in revision:

@@ -68,8 +68,10 @@ def read_settings(
                 f"{place}: counts for all models together, and has no effect at one of them; "
                 "write it under parameters of the slice or of the whole"
             )
-        elif entries := tuple(_entries(given, parameter, place, notes)):
-            settings[parameter.field] = Setting(place, entries)
+        else:  # kept even if nothing in it could be read, so as not to be missed, too
+            settings[parameter.field] = Setting(
+                place, tuple(_entries(given, parameter, place, notes))
+            )
     return settings
 
 

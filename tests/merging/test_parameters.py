@@ -1,12 +1,14 @@
-"""Parameters by tensor: gradients over depth and filters by name."""
+"""Parameters by tensor: gradients over depth, filters by name, chains of settings."""
 
 from __future__ import annotations
+
+import re
 
 import numpy as np
 import pytest
 
-from biomistral.merging.parameters import depths, resolve
-from biomistral.recipe.settings import FilteredValue
+from biomistral.merging.layers import depths
+from biomistral.merging.parameters import Entry, Setting, at, constant, resolve, unmatched, unused
 
 NAMES = [
     "model.embed_tokens.weight",
@@ -18,20 +20,25 @@ NAMES = [
     "model.norm.weight",
     "lm_head.weight",
 ]
+DEPTHS = depths(NAMES)
 
 
-def values_of(parameter):
-    values, problems = resolve(parameter, NAMES)
-    assert problems == []
-    return values
+def setting(*entries, where="t"):
+    """Make a setting of (filter, values) or of values alone."""
+    pairs = [entry if isinstance(entry, tuple) else (None, entry) for entry in entries]
+    made = [
+        Entry(tuple(values) if isinstance(values, list) else (values,), part)
+        for part, values in pairs
+    ]
+    return Setting(where, tuple(made))
 
 
-def entry(value, part=None):
-    return FilteredValue(filter=part, value=value)
+def values_of(*entries):
+    return resolve([setting(*entries)], DEPTHS)[0]
 
 
 def test_a_number_counts_for_all():
-    assert values_of(0.25) == dict.fromkeys(NAMES, 0.25)
+    assert resolve([constant(0.25)], DEPTHS)[0] == dict.fromkeys(NAMES, 0.25)
 
 
 def test_a_gradient_runs_from_the_first_layer_to_the_last():
@@ -54,17 +61,23 @@ def test_outside_the_stack_a_gradient_gives_its_first_number():
         assert values[name] == 0.1
 
 
-def test_a_single_layer_is_at_the_end_of_a_gradient():
-    values, _ = resolve([0.1, 0.9], ["model.layers.0.mlp.up.weight"])
-    assert values == {"model.layers.0.mlp.up.weight": 0.9}
-
-
 def test_a_gradient_of_one_number_is_that_number():
     assert values_of([0.4]) == dict.fromkeys(NAMES, 0.4)
 
 
+def test_switches_and_choices_are_not_mixed_but_chosen():
+    assert [at((False, True, False), depth) for depth in (0, 0.49, 0.5, 1)] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert at(("density", "none"), 0.9) == "density"
+    assert at(("density", "none"), 1.0) == "none"
+
+
 def test_the_first_filter_that_matches_decides():
-    values = values_of([entry([0.0, 1.0], "self_attn"), entry(0.2, "layers.2"), entry(0.5)])
+    values = values_of(("self_attn", [0.0, 1.0]), ("layers.2", 0.2), 0.5)
     assert values["model.layers.2.self_attn.q.weight"] == 0.5  # the middle of the gradient
     assert values["model.layers.2.mlp.up.weight"] == 0.2
     assert values["model.layers.3.mlp.up.weight"] == 0.5
@@ -72,34 +85,47 @@ def test_the_first_filter_that_matches_decides():
 
 
 def test_a_star_matches_all():
-    assert values_of([entry(0.3, "*")]) == dict.fromkeys(NAMES, 0.3)
+    assert values_of(("*", 0.3)) == dict.fromkeys(NAMES, 0.3)
 
 
-def test_a_tensor_that_no_filter_matches_is_a_problem():
-    _, problems = resolve([entry(0.2, "self_attn"), entry(0.3, "mlp")], NAMES)
-    (problem,) = problems
-    assert problem.startswith("no filter matches 'model.embed_tokens.weight' and 2 more tensors;")
-    assert "add a last entry without a filter" in problem
+def test_what_no_filter_matches_is_left_to_the_next_level():
+    chain = [setting(("mlp", 0.1)), setting(("layers.4", 0.2)), setting(0.3)]
+    values, used = resolve(chain, DEPTHS)
+    assert values["model.layers.4.mlp.up.weight"] == 0.1
+    assert values["model.layers.4.self_attn.q.weight"] == 0.2
+    assert values["model.layers.0.self_attn.q.weight"] == 0.3
+    assert used == {entry for each in chain for entry in each.entries}
 
 
-def test_a_misspelt_filter_is_a_problem_with_a_suggestion():
-    _, problems = resolve([entry(0.2, "self_atn"), entry(0.3)], NAMES)
-    assert len(problems) == 1
-    assert "'self_atn' has no effect" in problems[0]
-    assert 'did you mean "self_attn"?' in problems[0]
+def test_tensors_that_no_filter_matches_are_left_out_and_named():
+    chain = [setting(("self_attn", 0.2), ("mlp", 0.3), where="parameters.t")]
+    values, _ = resolve(chain, DEPTHS)
+    missing = [name for name in NAMES if name not in values]
+    text = unmatched(chain, missing)
+    assert text.startswith(
+        "parameters.t: no filter matches 'model.embed_tokens.weight' and 2 more tensors;"
+    )
+    assert "add a last entry without a filter" in text
 
 
-def test_a_filter_that_an_earlier_one_hides_is_a_problem():
-    _, problems = resolve([entry(0.3), entry(0.2, "mlp")], NAMES)
-    assert "'mlp' has no effect" in problems[0]
+@pytest.mark.parametrize(
+    ("entries", "problem"),
+    [
+        ((("self_atn", 0.2), 0.3), """'self_atn' has no effect.*did you mean "self_attn"\\?"""),
+        ((0.3, ("mlp", 0.2)), "'mlp' has no effect"),
+        ((("self_attn", 0.3), ("self_attn.q", 0.2), 0.1), "'self_attn.q' has no effect"),
+    ],
+)
+def test_a_filter_that_decides_on_nothing_is_a_problem(entries, problem):
+    settings = [setting(*entries)]
+    _, used = resolve(settings, DEPTHS)
+    (found,) = unused(settings, used, NAMES)
+    assert re.search(problem, found)
 
 
-@pytest.mark.parametrize("parameter", [[], [FilteredValue(value=[])]])
-def test_an_empty_list_is_a_problem(parameter):
-    _, problems = resolve(parameter, NAMES)
-    assert problems == ["a list is empty; give a number or a list of numbers"]
-
-
-def test_depth_is_found_in_the_names_of_other_architectures():
-    names = ["transformer.h.0.attn.weight", "transformer.h.1.attn.weight", "transformer.wte.weight"]
-    assert list(depths(names).values()) == [0.0, 1.0, 0.0]
+def test_a_filter_of_a_tensor_that_is_known_to_be_absent_is_none():
+    settings = [setting(("lm_head", 0.2), 0.1)]
+    names = [name for name in NAMES if name != "lm_head.weight"]
+    _, used = resolve(settings, depths(names))
+    assert len(unused(settings, used, names)) == 1
+    assert unused(settings, used, names, absent=["lm_head.weight"]) == []
