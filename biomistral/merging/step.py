@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from biomistral import artifacts
 from biomistral.artifacts import Draft, Origin
@@ -21,7 +21,6 @@ from biomistral.merging.config import MergeConfig, from_settings, load_config
 from biomistral.merging.engine import Engine, available_threads
 from biomistral.merging.plan import Plan, find_folders, plan_merge
 from biomistral.merging.references import shown
-from biomistral.merging.vocabularies import write_tokenizer
 from biomistral.models.cards import Card, read_card, write_card
 from biomistral.models.writing import (
     DEFAULT_SHARD_BYTES,
@@ -30,8 +29,10 @@ from biomistral.models.writing import (
     write_config,
 )
 from biomistral.progress import Progress, ignore
-from biomistral.recipe.settings import MergeSettings
 from biomistral.versions import STEP_VERSIONS
+
+if TYPE_CHECKING:
+    from biomistral.recipe.settings import MergeSettings
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,8 @@ def _make(
         if plan.vocabulary is None:
             copy_companions(plan.base.folder, draft.folder)
         else:
+            from biomistral.merging.vocabularies import write_tokenizer
+
             write_tokenizer(plan.vocabulary, draft.folder)
         if plan.chat_template is not None:
             write_chat_template(plan.chat_template, draft.folder)
