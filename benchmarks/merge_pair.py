@@ -19,7 +19,7 @@ from biomistral.models.safetensors_files import TensorSpec
 from biomistral.models.writing import CheckpointWriter, write_config
 
 SIZES = {
-    "tiny": {"hidden": 256, "intermediate": 704, "layers": 4, "heads": 8, "kv_heads": 4},
+    "tiny": {"hidden": 256, "intermediate": 704, "layers": 5, "heads": 8, "kv_heads": 4},
     "1b": {"hidden": 2048, "intermediate": 5632, "layers": 22, "heads": 32, "kv_heads": 4},
     "7b": {"hidden": 4096, "intermediate": 14336, "layers": 32, "heads": 32, "kv_heads": 8},
 }
