@@ -61,13 +61,17 @@ def test_a_name_is_refused_by_name():
     check_chat_template("auto")
 
 
-@pytest.mark.parametrize("value", [ONE, [{"name": "x", "template": "no"}, {"name": "default", "template": ONE}]])
+@pytest.mark.parametrize(
+    "value", [ONE, [{"name": "x", "template": "no"}, {"name": "default", "template": ONE}]]
+)
 def test_templates_in_the_old_place_are_found(models, value):
     folder = models(a=None)["a"].folder
     change_config(folder, value)
     assert read_chat_template(folder) == ONE
     (folder / "chat_template.jinja").write_text(OTHER)  # Transformers prefers this one
-    assert read_chat_template(folder) == OTHER == AutoTokenizer.from_pretrained(folder).chat_template
+    assert (
+        read_chat_template(folder) == OTHER == AutoTokenizer.from_pretrained(folder).chat_template
+    )
 
 
 def change_config(folder, value):

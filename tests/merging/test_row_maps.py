@@ -77,9 +77,7 @@ def test_a_bias_of_the_head_has_one_element_per_row(tensors):
 
 
 def test_without_donors_rows_are_only_moved(tensors):
-    row_map = RowMap(
-        stored("own", (3, WIDTH)), np.array([1, 1, 2]), (), np.empty((0, 0), np.int64)
-    )
+    row_map = RowMap(stored("own", (3, WIDTH)), np.array([1, 1, 2]), (), np.empty((0, 0), np.int64))
     values = MappedRows(row_map, lambda s: tensors["own"])
     assert row_map.shape == (3, WIDTH)
     assert torch.equal(values[:].view(-1, WIDTH), tensors["own"][[1, 1, 2]])
