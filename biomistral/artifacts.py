@@ -34,7 +34,9 @@ from typing import Any, Literal
 from biomistral import versions
 from biomistral.errors import InputError
 
-Kind = Literal["tokens", "model", "questions", "predictions", "scores", "report", "miniature"]
+Kind = Literal[
+    "tokens", "model", "adapter", "questions", "predictions", "scores", "report", "miniature"
+]
 
 MANIFEST = "manifest.json"
 WORK = ".work"

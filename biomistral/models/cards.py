@@ -47,7 +47,7 @@ class Card:
 
     name: str
     base_models: tuple[str, ...]  # hub ids where there are, else names; empty if made from nothing
-    relation: Literal["finetune", "merge", "quantized"] | None  # to the base models
+    relation: Literal["finetune", "merge", "quantized", "adapter"] | None  # to the base models
     description: str  # Markdown, a few sentences
     details: dict[str, str] = field(default_factory=dict)  # how it was made: label -> value
     # Of the weights: an id of the hub's list, in lower case. Nobody gives one here by default, for
@@ -119,7 +119,7 @@ def _front_matter(card: Card) -> dict[str, Any]:
         matter["datasets"] = datasets
     relation_tag = [card.relation] if card.relation else []
     return matter | {
-        "library_name": "transformers",
+        "library_name": "peft" if card.relation == "adapter" else "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["medical", "biomistral", *relation_tag],
     }
