@@ -12,21 +12,19 @@ Shapes: n elements of a tensor.
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
 from biomistral.errors import ModelError
+from biomistral.merging import compiled, kernels
+from biomistral.merging.compiled import Work
+from biomistral.merging.engine import available_threads
 from biomistral.merging.layers import comes_before_layers, split
-from biomistral.merging.methods.blocks import add_up, block, places
-from biomistral.merging.threads import workers
 from biomistral.models.checkpoints import Checkpoint
 from biomistral.models.safetensors_files import StoredTensor
 from biomistral.progress import Progress, ignore
@@ -130,7 +128,7 @@ def compare(
         )
     rows: list[Row] = []
     broken: dict[str, list[str]] = {one.folder.name: [], other.folder.name: []}
-    with workers() as pool:
+    with ThreadPoolExecutor(available_threads()) as pool:
         found = pool.map(lambda pair: tensor_difference(*pair), pairs)
         for done, ((stored, _), difference) in enumerate(zip(pairs, found, strict=True), start=1):
             progress(done, len(pairs), "tensors compared")
@@ -149,7 +147,23 @@ def compare(
 
 def tensor_difference(a: StoredTensor, b: StoredTensor) -> Difference:
     """Compare two tensors of equal shape; sums are NaN or infinite where their values are."""
-    one, other = _mapped(a), _mapped(b)
+    if {a.dtype, b.dtype} <= kernels.TYPES.keys() and kernels.library() is not None:
+        with a.file.open("rb") as one, b.file.open("rb") as other:
+            ends = [
+                kernels.Place(stream.fileno(), kernels.TYPES[stored.dtype], stored.offset_bytes)
+                for stream, stored in ((one, a), (other, b))
+            ]
+            return Difference(a.num_elements, *compiled.compare(Work(a.num_elements), *ends))
+    return torch_difference(a, b)
+
+
+def torch_difference(a: StoredTensor, b: StoredTensor) -> Difference:
+    """Do what ``tensor_difference`` does, with the same result, without a compiler."""
+    from biomistral.merging.methods.blocks import add_up, block, places
+    from biomistral.models.mapped import MappedFiles
+
+    files = MappedFiles()
+    one, other = files.read(a).reshape(-1), files.read(b).reshape(-1)
     dot = aa = bb = dd = 0.0
     same_sign = 0
     for place in places(one):
@@ -241,19 +255,6 @@ def _pairs(
 def _remark(label: str, names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"not compared, {label}: {', '.join(names[:_NAMED])}{more}"
-
-
-def _mapped(stored: StoredTensor) -> Tensor:
-    """Return the values of a tensor as one vector, (n,), read when they are used."""
-    dtype = getattr(torch, stored.dtype)
-    if not stored.num_elements:
-        return torch.empty(0, dtype=dtype)
-    with stored.file.open("rb") as stream:
-        # A private copy on write: PyTorch has no read-only tensors.
-        mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
-    return torch.frombuffer(
-        mapped, dtype=dtype, count=stored.num_elements, offset=stored.offset_bytes
-    )
 
 
 # --- rows -----------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from biomistral.merging.difference import (
     kind_of,
     table,
     tensor_difference,
+    torch_difference,
 )
 from biomistral.models.checkpoints import Checkpoint
 
@@ -55,7 +56,9 @@ def test_the_sums_are_those_of_numpy(tmp_path, num):
     x = torch.randn(num, generator=generator).bfloat16()
     y = (x.float() + 0.3 * torch.randn(num, generator=generator)).half()
     y[:: max(1, num // 7)] = 0
-    found = tensor_difference(*stored_pair(tmp_path, x, y))
+    pair = stored_pair(tmp_path, x, y)
+    found = tensor_difference(*pair)
+    assert found == torch_difference(*pair)
     a, b = x.double().numpy(), y.double().numpy()
     assert found.elements == num
     assert found.relative_norm == pytest.approx(np.linalg.norm(a - b) / np.linalg.norm(a))
