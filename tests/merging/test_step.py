@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -13,9 +14,11 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from biomistral.advisory import ADVISORY
 from biomistral.artifacts import content_digest, read_manifest
 from biomistral.errors import InputError, ModelError
-from biomistral.merging import MergeOptions, merge
+from biomistral.merging import MergeOptions, merge, merge_config
+from biomistral.merging.engine import Engine
 from biomistral.models.cards import read_card
 from biomistral.recipe.settings import MergeSettings
 
@@ -117,7 +120,10 @@ def test_the_seed_decides_what_dare_drops(models, tmp_path):
         return weights_bytes(merge(settings, tmp_path / label, models=models, **options))
 
     default = merged("default", settings_of("dare_linear"))
-    assert merged("named", settings_of("dare_linear", seed=42), options=MergeOptions(seed=7)) == default
+    assert (
+        merged("named", settings_of("dare_linear", seed=42), options=MergeOptions(seed=7))
+        == default
+    )
     assert merged("other", settings_of("dare_linear"), options=MergeOptions(seed=7)) != default
 
 
@@ -222,3 +228,173 @@ def test_the_room_offers_merge_and_nothing_made_up():
     assert biomistral.merging.merge is merge
     with pytest.raises(AttributeError, match="no attribute 'megre'"):
         _ = biomistral.merging.megre
+
+
+# --- mergekit's configurations ---
+
+
+def configured(path, models, text):
+    """Write a configuration; letters stand for the models."""
+    for letter, name in zip("ABC", ("base", "tuned", "third"), strict=True):
+        text = text.replace(f"<{letter}>", str(models[name]))
+    path.write_text(text)
+    return path
+
+
+SLERP = """
+merge_method: slerp
+base_model: <A>
+models: [{model: <A>}, {model: <B>}]
+parameters: {t: [0.2, 0.8]}
+dtype: float32
+"""
+
+
+def test_a_configuration_gives_the_bytes_of_the_same_recipe(models, tmp_path):
+    config = configured(tmp_path / "slerp.yml", models, SLERP)
+    out = merge_config(config, tmp_path / "out")
+    recipe = merge(settings_of("slerp", dtype="float32"), tmp_path / "recipe", models=models)
+    assert weights_bytes(out) == weights_bytes(recipe)
+    assert AutoModelForCausalLM.from_pretrained(out).dtype == torch.float32
+    assert AutoTokenizer.from_pretrained(out)
+
+
+def test_the_card_of_a_configuration_has_it_without_the_folders(models, tmp_path):
+    out = merge_config(configured(tmp_path / "slerp.yml", models, SLERP), tmp_path / "out")
+    text = (out / "README.md").read_text()
+    assert "base_model_relation: merge" in text
+    assert "merge_method: slerp" in text
+    assert ADVISORY in text
+    assert str(models["base"].parent) not in text
+    assert f"{{model: {models['tuned'].name}}}" in text
+
+
+def test_added_tokens_are_united_and_their_rows_follow(models, tmp_path):
+    tuned = shutil.copytree(models["tuned"], tmp_path / "tuned")
+    tokenizer = AutoTokenizer.from_pretrained(tuned)
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    tokenizer.save_pretrained(tuned)
+    model = AutoModelForCausalLM.from_pretrained(tuned)
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(tuned)
+    text = """
+merge_method: linear
+models:
+  - {model: <A>, parameters: {weight: 1}}
+  - {model: <B>, parameters: {weight: 1}}
+tokenizer_source: union
+"""
+    config = configured(tmp_path / "union.yml", {**models, "tuned": tuned}, text)
+    out = merge_config(config, tmp_path / "out")
+    merged = AutoTokenizer.from_pretrained(out)
+    loaded = AutoModelForCausalLM.from_pretrained(out)
+    pad = merged.convert_tokens_to_ids("<pad>")
+    assert loaded.config.vocab_size == len(merged) == len(tokenizer)
+    row = loaded.get_input_embeddings().weight[pad]
+    torch.testing.assert_close(row, model.get_input_embeddings().weight[len(tokenizer) - 1])
+
+
+def test_layers_can_be_put_together_from_two_models(models, tmp_path):
+    text = """
+merge_method: passthrough
+slices:
+  - sources: [{model: <A>, layer_range: [0, 2]}]
+  - sources: [{model: <B>, layer_range: [0, 1]}]
+"""
+    out = merge_config(configured(tmp_path / "tall.yml", models, text), tmp_path / "out")
+    model = AutoModelForCausalLM.from_pretrained(out)
+    assert model.config.num_hidden_layers == 3
+    name = "self_attn.q_proj.weight"
+    third = weights_of(out)[f"model.layers.2.{name}"]
+    assert torch.equal(third, weights_of(models["tuned"])[f"model.layers.0.{name}"])
+
+
+def test_pickled_weights_are_read_if_asked_for(models, tmp_path):
+    tuned = shutil.copytree(models["tuned"], tmp_path / "tuned")
+    torch.save(weights_of(tuned), tuned / "pytorch_model.bin")
+    (tuned / "model.safetensors").unlink()
+    config = configured(tmp_path / "slerp.yml", {**models, "tuned": tuned}, SLERP)
+    with pytest.raises(ModelError, match="--allow-pickle"):
+        merge_config(config, tmp_path / "out")
+    out = merge_config(config, tmp_path / "out", options=MergeOptions(allow_pickle=True))
+    plain = merge_config(configured(tmp_path / "p.yml", models, SLERP), tmp_path / "plain")
+    assert weights_bytes(out) == weights_bytes(plain)
+
+
+# --- whole or absent, and resumed ---
+
+
+SMALL = MergeOptions(shard_bytes=100_000)
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.safetensors*")}
+
+
+def test_an_interrupted_merge_goes_on_from_its_finished_files(models, tmp_path):
+    config = configured(tmp_path / "slerp.yml", models, SLERP)
+    whole = merge_config(config, tmp_path / "whole", options=SMALL)
+    assert len(files_of(whole)) > 3
+
+    def stop(done, total, text):
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "runs" / "out"
+    with pytest.raises(KeyboardInterrupt):
+        merge_config(config, out, options=SMALL, progress=stop)
+    assert not out.exists()
+    (work,) = (tmp_path / "runs").glob("*.partial/.work")
+    finished = [path.name.removesuffix(".finished") for path in work.glob("*.finished")]
+    assert finished
+    before = {name: (work / name).stat().st_ino for name in finished}
+
+    counts = []
+    merge_config(config, out, options=SMALL, progress=lambda done, *_: counts.append(done))
+    assert counts[0] > 0
+    assert {name: (out / name).stat().st_ino for name in finished} == before
+    assert files_of(out) == files_of(whole)
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["out"]
+
+
+def test_other_options_start_from_nothing(models, tmp_path):
+    config = configured(tmp_path / "slerp.yml", models, SLERP)
+
+    def stop(done, total, text):
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "runs" / "out"
+    with pytest.raises(KeyboardInterrupt):
+        merge_config(config, out, options=SMALL, progress=stop)
+    counts = []
+    options = MergeOptions(shard_bytes=200_000)
+    merge_config(config, out, options=options, progress=lambda done, *_: counts.append(done))
+    assert counts[0] == 0
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["out"]
+
+
+def test_a_disk_that_is_too_small_is_seen_beforehand(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 1000))
+    with pytest.raises(InputError, match=r"need 0\.\d GB and the disk has 0\.0 GB left"):
+        merge(settings_of("linear"), tmp_path / "runs" / "out", models=models)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_disk_that_fills_up_half_way_keeps_what_is_finished(models, tmp_path, monkeypatch):
+    config = configured(tmp_path / "slerp.yml", models, SLERP)
+    out = tmp_path / "runs" / "out"
+
+    def full(self, job, place, *rest, real=Engine._do):
+        if job.output.name == "model.norm.weight":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(self, job, place, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Engine, "_do", full)
+        with pytest.raises(InputError, match="no space left on the disk; free some"):
+            merge_config(config, out, options=SMALL)
+    assert not out.exists()
+    counts = []
+    merge_config(config, out, options=SMALL, progress=lambda done, *_: counts.append(done))
+    assert counts[0] > 0
