@@ -146,7 +146,8 @@ def _plan(tuned: Checkpoint, start: Checkpoint, *, embeddings: bool) -> _Plan:
     if not chosen:
         reason = f", only {others[0]} does" if others else ": the two models are equal"
         raise ModelError(
-            f"{tuned.folder}: no linear weight differs from {start.folder}{reason}; there is nothing to extract"
+            f"{tuned.folder}: no linear weight differs from {start.folder}{reason}; there is "
+            "nothing to extract"
         )
     whole = {name: name for name in _tables(others)} if embeddings else {}
     if start.config.get("tie_word_embeddings") and _HEAD not in start.tensors:
