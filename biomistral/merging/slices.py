@@ -141,7 +141,7 @@ def _range_problems(config: MergeConfig, stacks: Mapping[str, Mapping[str, int]]
     for place in config.slices:
         for source in place.inputs:
             count = max(stacks[source.model].values(), default=0)
-            if source.layers is not None and source.layers[1] > count:
+            if source.layers is not None and count and source.layers[1] > count:
                 yield (
                     f"{source.where}: layers {list(source.layers)} are outside {source.model}, "
                     f"which has {count} layers: at most [0, {count}]"
