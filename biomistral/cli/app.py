@@ -195,6 +195,35 @@ def merge_diff(
     merging.diff(a, b, plot=plot, numbers=numbers, per_tensor=tensors)
 
 
+@merge_app.command("extract-lora")
+def merge_extract_lora(
+    model: Annotated[Path, typer.Argument(help="Folder of the tuned model.")],
+    base: Annotated[Path, typer.Argument(help="Folder of the model it was tuned from.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the adapter.")],
+    *,
+    rank: Annotated[int, typer.Option(help="Of the adapter's factors.")] = 16,
+    embeddings: Annotated[
+        bool, typer.Option(help="Save embeddings and head that differ, whole.")
+    ] = False,
+    base_name: Annotated[
+        str | None, typer.Option(help="Name of the base for PEFT, such as owner/name.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the random projection.")] = 42,
+    allow_pickle: AllowPickle = False,
+) -> None:
+    """Write the difference between two models as a LoRA adapter that PEFT loads."""
+    from biomistral.cli import merging
+
+    merging.extract_lora(
+        *(model, base, out),
+        rank=rank,
+        embeddings=embeddings,
+        base_name=base_name,
+        seed=seed,
+        allow_pickle=allow_pickle,
+    )
+
+
 @recipe_app.command()
 def check(recipe: RecipeFile, changes: Changes = None) -> None:
     """Check a recipe and say what is wrong with it, everything at once."""

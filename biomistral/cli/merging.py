@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -74,6 +74,23 @@ def diff(a: Path, b: Path, *, plot: Path | None, numbers: Path | None, per_tenso
 
         draw(comparison, plot)
         typer.echo(f"{plot}: drawn")
+
+
+def extract_lora(model: Path, base: Path, out: Path, **options: Any) -> None:
+    """Make an adapter of the difference between two models."""
+    from biomistral.artifacts import read_manifest
+    from biomistral.merging.extraction import extract_lora as extract
+
+    with ExitStack() as stack:
+        extract(model, base, out, progress=_progress(stack, out.name), **options)
+    counts = (read_manifest(out) or {}).get("counts", {})
+    _say_warnings(counts.get("warnings", []))
+    typer.echo(f"{out}: " + ", ".join(f"{k} {v:.4g}" for k, v in counts.items() if _is_number(v)))
+    typer.echo(ADVISORY)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
 
 
 def shard_bytes(text: str) -> int:
