@@ -65,15 +65,15 @@ NOTES = """
 place (ulp) of bfloat16, and leave tied elements out: one takes the unit of the largest number that
 goes in or comes out, the other counts the bfloat16 values between the two results. Where the terms
 of a sum cancel, the result is small, and the float32 rounding of its terms is many of its units.
-The causes of the differences, each found by computing in mergekit's way as well:
+The causes of the differences, found by computing in mergekit's way as well where that is said:
 
 - *linear*: mergekit adds with a fused multiply-add, which rounds once; here the product is rounded
   too, so that any processor gives the same bits. With fused operations in place of ours no element
   differs. Means of bfloat16 numbers by round weights often lie half-way between two bfloat16
   numbers, and there the last bit of float32 decides.
-- *slerp, nuslerp, model_stock*, and so *karcher* and *sce*: the numbers for a whole tensor (angles,
-  norms, weights) are found in float32 there, in float64 here, and differ in the seventh digit. With
-  those of float32 no element of the first three differs.
+- *slerp, nuslerp, model_stock*: the numbers for a whole tensor (angles, norms, weights) are found
+  in float32 there, in float64 here, and differ in the seventh digit. With those of float32 no
+  element differs. *karcher* and *sce* have such numbers, too; there it was not tried.
 - *multislerp*: that, and the tangent vectors: their sum is zero, and mergekit adds its rounding
   noise. Without it and with norms of float32, a fifth to a third of the differences are left.
 - *ties, breadcrumbs, sce with a selection*: **tied** elements are as large as the last one that is
