@@ -82,7 +82,7 @@ def task(tmp_path: Path) -> Path:
     [
         ("merge:", "merg:", 'merg: unknown key; did you mean "merge"?'),
         ("method: slerp", "method: slurp", "merge[0]: method 'slurp' is not one of linear"),
-        ("t: 0.5", "t: 1.5", "merge[0].t: 1.5 is outside 0 to 1"),
+        ("t: 0.5", "t: 1.5", "merge[0].t: 1.5 is outside [0, 1]"),
         ("base: a", "base: c", "merge[0]: there is no model 'c'"),
         ("name: small", "name: small\nname: big", "the key 'name' is given twice (line 2)"),
     ],
