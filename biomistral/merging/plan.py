@@ -101,7 +101,7 @@ def plan_merge(
         free |= {"num_hidden_layers"}
     check_fit(models, config.donor, placed, free)
     if vocabulary is None:
-        check_tokenizer_fits(models[config.donor].folder)
+        check_tokenizer_fits(models[config.donor].folder, allow_pickle=allow_pickle)
     lengths = {place.where: slices.num_layers(place, names) for place in config.slices}
     absent = [name for left_out in heads.values() for name in left_out]
     found = numbers.settle(config, placed, lengths, absent)

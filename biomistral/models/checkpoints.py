@@ -184,13 +184,13 @@ def _natural(name: str) -> list[tuple[int, str]]:
 # --- the tokenizer --------------------------------------------------------------------------------
 
 
-def check_tokenizer_fits(folder: Path) -> None:
+def check_tokenizer_fits(folder: Path, *, allow_pickle: bool = False) -> None:
     """Raise ``ModelError`` if the tokenizer can give an id that the embedding has no row for.
 
     Reads JSON only. Special tokens that are named but not in the vocabulary count: Transformers
     appends them when it loads the tokenizer. A folder without a tokenizer passes.
     """
-    rows = Checkpoint(folder).embedding_rows()
+    rows = Checkpoint(folder, allow_pickle=allow_pickle).embedding_rows()
     try:
         ids = _token_ids(folder)
     except (TypeError, AttributeError, LookupError, ValueError) as error:

@@ -12,7 +12,12 @@ import pytest
 import torch
 
 from biomistral.errors import ModelError
-from biomistral.models.checkpoints import PICKLED_FILE, PICKLED_INDEX, Checkpoint
+from biomistral.models.checkpoints import (
+    PICKLED_FILE,
+    PICKLED_INDEX,
+    Checkpoint,
+    check_tokenizer_fits,
+)
 from biomistral.models.pickled import read_pickled
 
 
@@ -101,6 +106,16 @@ def test_records_in_another_order_do_not_mix_tensors_up(tmp_path):
     rewritten(tmp_path / "w.bin", lambda records: sorted(records)[::-1])
     for tensor in read_pickled(tmp_path / "w.bin"):
         assert torch.equal(values(tensor), saved[tensor.name])
+
+
+def test_the_tokenizer_of_a_pickled_checkpoint_is_checked(pickled_model, tiny_model):
+    folder, weights = pickled_model
+    shutil.copyfile(tiny_model / "tokenizer.json", folder / "tokenizer.json")
+    check_tokenizer_fits(folder, allow_pickle=True)
+    weights["model.embed_tokens.weight"] = weights["model.embed_tokens.weight"][:-1].clone()
+    torch.save(weights, folder / PICKLED_FILE)
+    with pytest.raises(ModelError, match="the tokenizer gives the token"):
+        check_tokenizer_fits(folder, allow_pickle=True)
 
 
 class Malicious:
