@@ -135,7 +135,7 @@ METHODS: dict[str, Method] = {
         "the barycentric spherical interpolation (multi-SLERP) of",
         "Goddard, https://goddard.blog/posts/multislerp-wow-what-a-cool-idea",
         base="optional",
-        models=(2, None),
+        models=(1, None),
         per_model=(_WEIGHT,),
         per_merge=(
             Parameter("normalize_weights", "Divide weights by their sum.", True, "flag"),
@@ -146,7 +146,7 @@ METHODS: dict[str, Method] = {
         "the mean on the sphere (Karcher mean) of",
         "Karcher, doi 10.1002/cpa.3160300502; arXiv 2603.04972",
         base="none",
-        models=(2, None),
+        models=(1, None),
         per_merge=(
             Parameter("max_iter", "Most steps of the search.", 10, "whole", "[1, 1000000]"),
             Parameter("tol", "The search ends below this step.", 1e-5, interval="(0, inf)"),
@@ -229,7 +229,7 @@ METHODS: dict[str, Method] = {
     ),
     "passthrough": Method(
         "layers taken as they are (passthrough) from",
-        "none: a copy",
+        "a copy",
         base="none",
         models=(1, 1),
         per_model=(Parameter("weight", "Factor of the tensors.", 1.0, mergekit_key="scale"),),

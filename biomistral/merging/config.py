@@ -92,10 +92,10 @@ def _rules(method: Any, problems: list[str]) -> Method | None:
     listed = ", ".join(METHODS)
     if method is None:
         problems.append(f"merge_method: is missing; it is one of {listed}")
-    elif method in OTHER_METHODS:
+    elif str(method) in OTHER_METHODS:
         problems.append(
             f"merge_method: {method} is a method of mergekit that is not implemented here; "
-            f"{OTHER_METHODS[method]}; there are {listed}"
+            f"{OTHER_METHODS[str(method)]}; there are {listed}"
         )
     else:
         hint = did_you_mean(str(method), METHODS)
@@ -317,9 +317,9 @@ class _Reader:
             return None
         _check_keys(whole, ("source", "pad_to_multiple_of"), "tokenizer.", self.problems)
         multiple = whole.get("pad_to_multiple_of")
-        if multiple is not None and (type(multiple) is not int or multiple < 1):
+        if multiple is not None and (type(multiple) is not int or not 1 <= multiple <= 65_536):
             self.problems.append(
-                f"tokenizer.pad_to_multiple_of: {multiple!r} is no number of rows; give 1 or more"
+                f"tokenizer.pad_to_multiple_of: {multiple!r} is no number of rows; give 1 to 65536"
             )
         source = self._text(whole, "source", "tokenizer.") or "union"
         return TokenizerChoice(self._token_source(source), multiple)

@@ -18,7 +18,7 @@ _FLAGS = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
 }
-_RESCALES = {"density": "density", "l1_norm": "l1_norm", "none": "none"}
+_RESCALES = ("density", "l1_norm", "none")
 
 
 class Level(enum.Enum):
@@ -127,9 +127,9 @@ def _scalar(given: Any, parameter: Parameter) -> Value:
     if parameter.kind == "rescale":
         if flag is not None:
             return "density" if flag else "none"
-        if given not in _RESCALES:
+        if str(given) not in _RESCALES:
             raise ValueError(f"{given!r} is not true, false or one of {', '.join(_RESCALES)}")
-        return _RESCALES[given]
+        return str(given)
     number = _number(given)
     if not parameter.allows(number):
         raise ValueError(f"{number:g} is outside {parameter.interval}")

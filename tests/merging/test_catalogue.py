@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -52,3 +53,37 @@ def test_an_interval_says_what_is_allowed(interval, inside, outside):
 
 def test_what_is_not_here_is_not_here():
     assert not METHODS.keys() & OTHER_METHODS.keys()
+
+
+def described(parameter):
+    """Say key, interval and default of a parameter as docs/merging.md does."""
+    if parameter.kind == "flag":
+        allowed = "switch"
+    elif parameter.kind == "rescale":
+        allowed = "switch or `l1_norm`"
+    else:
+        allowed = "any" if parameter.interval == "(-inf, inf)" else parameter.interval
+    default = "" if parameter.default is None else f"; {parameter.default}"
+    default = {"; True": "; true", "; False": "; false", "; density": "; true"}.get(
+        default, default
+    )
+    return f"`{parameter.key}` ({allowed}{default})"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_page_for_users_has_every_method_and_parameter(name):
+    method = METHODS[name]
+    least, most = method.models
+    count = f"{least}" if least == most else f"{least} or more"
+    row = " | ".join(
+        [
+            f"| `{name}`",
+            method.base,
+            count,
+            ", ".join(map(described, method.per_model)) or "-",
+            ", ".join(map(described, method.per_merge)) or "-",
+            f"{method.paper} |",
+        ]
+    )
+    page = Path(__file__).resolve().parents[2] / "docs" / "merging.md"
+    assert row in page.read_text(encoding="utf-8").splitlines()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import re
 import subprocess
 import sys
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from biomistral.errors import InputError, RecipeError
 from biomistral.merging.catalogue import METHODS
@@ -359,3 +364,32 @@ def test_reading_needs_neither_torch_nor_numpy_nor_pydantic():
         "sys.exit(bool({'torch', 'numpy', 'pydantic', 'transformers'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- anything at all ---
+
+JUNK = st.sampled_from(
+    [None, True, 0, -1, 1.5, 10**400, "", "x", "a+b+c", [], {}, [1], [[]], {"a": 1}]
+)
+
+
+def places(value, path=()):
+    """Yield the path of every node of a configuration."""
+    yield path
+    children = value.items() if isinstance(value, dict) else []
+    for key, child in enumerate(value) if isinstance(value, list) else children:
+        yield from places(child, (*path, key))
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_whatever_is_written_either_reads_or_is_refused(data):
+    value = yaml.safe_load(data.draw(st.sampled_from([TIES, SLERP])))
+    for _ in range(data.draw(st.integers(1, 3))):
+        *parents, last = data.draw(st.sampled_from([path for path in places(value) if path]))
+        node = value
+        for key in parents:
+            node = node[key]
+        node[last] = copy.deepcopy(data.draw(JUNK))
+    with contextlib.suppress(RecipeError):
+        assert parse_config(yaml.safe_dump(value)).slices
