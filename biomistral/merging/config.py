@@ -49,7 +49,6 @@ _REFUSED = {
     "modules": "several modules (text and images) are not supported; merge each on its own",
     "residual_weight": "is not implemented; mergekit 0.1.5 reads it and does nothing with it",
     "tokens": "embeddings of single tokens cannot be chosen; leave it out (see docs/merging.md)",
-    "override_architecture": "is not needed: tensors are matched by name",
 }
 
 

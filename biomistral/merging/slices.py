@@ -41,11 +41,11 @@ def arrange(
     stacks = {model: layers.num_layers(own) for model, own in names.items()}
     if problems := [*_stack_problems(stacks), *_range_problems(config, stacks)]:
         return [], problems
+    endings = {model: _endings(own) for model, own in names.items()}
     placed: list[Placed] = []
     for place, start in zip(config.slices, _starts(config, stacks), strict=True):
-        length = num_layers(place, names)
-        for offset in range(length):
-            placed += _layer(place, offset, (start, length), names)
+        for offset in range(num_layers(place, names)):
+            placed += _layer(place, offset, start, endings)
     placed += _outside(config.slices[0], names, before=True)
     placed += _outside(config.slices[-1], names, before=False)
     return sorted(placed, key=lambda tensor: layers.natural(tensor.name)), []
@@ -78,30 +78,36 @@ def _arrange_whole(config: MergeConfig, names: Mapping[str, Sequence[str]]) -> l
     ]
 
 
+# What follows the number in the names of a layer, with the stack before it, by layer.
+_Endings = Mapping[int, Sequence[tuple[str, str]]]
+
+
+def _endings(names: Sequence[str]) -> _Endings:
+    by_layer: dict[int, list[tuple[str, str]]] = {}
+    for parts in filter(None, map(layers.split, names)):
+        by_layer.setdefault(parts[1], []).append((parts[0], parts[2]))
+    return by_layer
+
+
 def _layer(
-    place: Slice, offset: int, start_and_length: tuple[int, int], names: Mapping[str, Sequence[str]]
-) -> list[Placed]:
-    """Return the tensors of one layer, be they in all models or in some."""
-    start, length = start_and_length
-    inputs = place.inputs
-    firsts = [source.layers[0] if source.layers else 0 for source in inputs]
-    endings: dict[tuple[str, str], None] = {}
-    for source, first in zip(inputs, firsts, strict=True):
-        for name in names[source.model]:
-            parts = layers.split(name)
-            if parts is not None and parts[1] == first + offset:
-                endings[parts[0], parts[2]] = None
-    depth = layers.depth(offset, length)
-    return [
-        Placed(
+    place: Slice, offset: int, start: int, endings: Mapping[str, _Endings]
+) -> Iterable[Placed]:
+    """Yield the tensors of one layer of a slice, be they in all models or in some."""
+    ranges = [source.layers or (0, len(endings[source.model])) for source in place.inputs]
+    first, end = ranges[0]
+    found = dict.fromkeys(
+        ending
+        for source, (own, _) in zip(place.inputs, ranges, strict=True)
+        for ending in endings[source.model].get(own + offset, ())
+    )
+    for stack, ending in found:
+        yield Placed(
             f"{stack}{start + offset}{ending}",
             place,
-            depth,
-            tuple(f"{stack}{first + offset}{ending}" for first in firsts),
+            layers.depth(offset, end - first),
+            tuple(f"{stack}{own + offset}{ending}" for own, _ in ranges),
             is_in_donor=False,
         )
-        for stack, ending in endings
-    ]
 
 
 def _outside(place: Slice, names: Mapping[str, Sequence[str]], *, before: bool) -> Iterable[Placed]:
