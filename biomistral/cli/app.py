@@ -188,11 +188,12 @@ def merge_diff(
     plot: Annotated[Path | None, typer.Option(help="Draw it: a .svg, .png or .pdf file.")] = None,
     numbers: Annotated[Path | None, typer.Option("--json", help="Write all numbers.")] = None,
     tensors: Annotated[bool, typer.Option(help="A line for each tensor, not each layer.")] = False,
+    allow_pickle: AllowPickle = False,
 ) -> None:
     """Show how far two checkpoints are apart, layer by layer: what did training change?"""
     from biomistral.cli import merging
 
-    merging.diff(a, b, plot=plot, numbers=numbers, per_tensor=tensors)
+    merging.diff(a, b, plot=plot, numbers=numbers, per_tensor=tensors, allow_pickle=allow_pickle)
 
 
 @merge_app.command("extract-lora")

@@ -49,7 +49,8 @@ def plan(config: Path, *, allow_pickle: bool) -> None:
     from biomistral.merging.plan import find_folders, plan_merge
 
     loaded = load_config(config)
-    planned = plan_merge(loaded, find_folders(loaded), allow_pickle=allow_pickle)
+    folders = find_folders(loaded, allow_pickle=allow_pickle)
+    planned = plan_merge(loaded, folders, allow_pickle=allow_pickle)
     for line in _described(planned):
         typer.echo(line)
     _say_warnings(planned.warnings)
@@ -60,12 +61,21 @@ def plan(config: Path, *, allow_pickle: bool) -> None:
     )
 
 
-def diff(a: Path, b: Path, *, plot: Path | None, numbers: Path | None, per_tensor: bool) -> None:
+def diff(
+    a: Path,
+    b: Path,
+    *,
+    plot: Path | None,
+    numbers: Path | None,
+    per_tensor: bool,
+    allow_pickle: bool,
+) -> None:
     """Show how far two checkpoints are apart."""
     from biomistral.merging.difference import as_json, compare, table
 
     with ExitStack() as stack:
-        comparison = compare(a, b, progress=_progress(stack, "compared"))
+        listen = _progress(stack, "compared")
+        comparison = compare(a, b, allow_pickle=allow_pickle, progress=listen)
     typer.echo(table(comparison, per_tensor=per_tensor))
     if numbers:
         numbers.write_text(json.dumps(as_json(comparison), indent=2) + "\n", encoding="utf-8")
@@ -117,10 +127,10 @@ def _described(planned: Plan) -> list[str]:
     tokens = "as they are"
     if planned.vocabulary is not None:
         tokens = f"{config.tokenizer.source if config.tokenizer else ''}: {planned.vocabulary.size}"
-    size = f"{parameters / 1e9:.3f} billion parameters, {_gigabytes(planned.write_bytes)}"
+    written = f"{parameters / 1e9:.3f} billion parameters, {_gigabytes(planned.write_bytes)}"
     return [
         *lines,
-        f"writes:    {len(jobs)} tensors, {', '.join(types)}, {size}",
+        f"writes:    {len(jobs)} tensors, {', '.join(types)}, {written}",
         f"layers:    {planned.output_config.get('num_hidden_layers', 'as in the base')}",
         f"tokens:    {tokens}",
     ]

@@ -64,14 +64,16 @@ class Plan:
         return sum(job.output.num_bytes for job in self.jobs)
 
 
-def find_folders(config: MergeConfig, models: Mapping[str, Path] | None = None) -> dict[str, Path]:
+def find_folders(
+    config: MergeConfig, models: Mapping[str, Path] | None = None, *, allow_pickle: bool = False
+) -> dict[str, Path]:
     """Return the folder of each model and adapter that a configuration names, by its text.
 
     Without ``models`` they are folders, or fetched from the hub. Raises ``RecipeError`` for names
     that are not in ``models``.
     """
     if models is None:
-        return locate(config.references.values())
+        return locate(config.references.values(), allow_pickle=allow_pickle)
     names = [part.text for reference in config.references.values() for part in reference.parts]
     if unknown := [name for name in dict.fromkeys(names) if name not in models]:
         problems = [f"unknown model {name!r}{did_you_mean(name, models)}" for name in unknown]

@@ -64,13 +64,16 @@ def _part(text: str, whole: str) -> Part:
     return Part(path, revision or None)
 
 
-def locate(references: Iterable[Reference]) -> dict[str, Path]:
+def locate(references: Iterable[Reference], *, allow_pickle: bool = False) -> dict[str, Path]:
     """Return the folder of every part by its text, fetching from the hub what is not here.
 
     Raises ``InputError`` or ``ModelError`` as ``hub.local_folder`` does.
     """
     parts = {part.text: part for reference in references for part in reference.parts}
-    return {text: local_folder(part.path, part.revision) for text, part in parts.items()}
+    return {
+        text: local_folder(part.path, part.revision, allow_pickle=allow_pickle)
+        for text, part in parts.items()
+    }
 
 
 def shown(name: str) -> str:

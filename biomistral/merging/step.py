@@ -66,7 +66,7 @@ def merge(
     goes on from the files of weights that are finished when it is asked for again.
     """
     config = from_settings(settings)
-    folders = find_folders(config, models)
+    folders = find_folders(config, models, allow_pickle=options.allow_pickle)
     seed = options.seed if config.seed is None else config.seed
     values = settings.model_dump(mode="json")
     if "seed" in values:
@@ -85,7 +85,7 @@ def merge_config(
     as much again as a simple merge.
     """
     config = load_config(path)
-    folders = find_folders(config)
+    folders = find_folders(config, allow_pickle=options.allow_pickle)
     text = path.read_text(encoding="utf-8")
     origin = _origin(out.name, {"configuration": text, "seed": options.seed}, folders, options)
     card = _card(config, out.name, folders, {"method": config.method}, text)

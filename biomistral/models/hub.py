@@ -22,6 +22,7 @@ _WANTED = [
     "README.md",
     "LICENSE*",
 ]
+_PICKLED = ["pytorch_model*.bin"]
 # The same weights once more, in the form of the model's makers.
 _UNWANTED = ["*consolidated*.safetensors"]
 
@@ -38,8 +39,12 @@ def is_hub_id(path: str | Path) -> bool:
     return not Path(path).parent.exists()
 
 
-def local_folder(path: str | Path, revision: str | None = None) -> Path:
+def local_folder(
+    path: str | Path, revision: str | None = None, *, allow_pickle: bool = False
+) -> Path:
     """Return the folder of a model, fetching it from the hub into its cache if need be.
+
+    Pickled weights are fetched with ``allow_pickle`` only, and only where there are no others.
 
     Raises ``InputError`` if there is neither a folder nor such a name, ``ModelError`` if the hub
     cannot be reached or has no such model.
@@ -57,10 +62,17 @@ def local_folder(path: str | Path, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    try:
-        fetched = snapshot_download(
-            str(path), revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED
+    def fetch(wanted: list[str]) -> Path:
+        return Path(
+            snapshot_download(
+                str(path), revision=revision, allow_patterns=wanted, ignore_patterns=_UNWANTED
+            )
         )
+
+    try:
+        fetched = fetch(_WANTED)
+        if allow_pickle and not any(fetched.glob("*.safetensors")):
+            fetched = fetch(_WANTED + _PICKLED)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ModelError(
@@ -68,4 +80,4 @@ def local_folder(path: str | Path, revision: str | None = None) -> Path:
             f"({reason}); check the name, the revision, the network and, for "
             "gated models, your token, or name a folder"
         ) from error
-    return Path(fetched)
+    return fetched

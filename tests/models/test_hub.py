@@ -76,6 +76,26 @@ def test_all_that_goes_with_a_checkpoint_is_fetched_and_its_weights_once() -> No
     assert set(fetched) == wanted
 
 
+@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("allow_pickle", [False, True])
+def test_pickled_weights_are_fetched_if_asked_for_and_there_are_no_others(
+    tmp_path: Path, monkeypatch, weights: str, allow_pickle: bool
+) -> None:
+    asked = []
+
+    def fetch(name: str, *, allow_patterns: list[str], **_: object) -> str:
+        asked.append(allow_patterns)
+        for file in filter_repo_objects([weights], allow_patterns=allow_patterns):
+            (tmp_path / file).touch()
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    local_folder("somebody/model", allow_pickle=allow_pickle)
+    wanted = allow_pickle or weights.endswith("safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ([weights] if wanted else [])
+    assert len(asked) == 1 + (allow_pickle and weights.endswith("bin"))
+
+
 def test_what_is_neither_is_told_what_is_allowed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone: there is no such folder; name the folder of a"):
         local_folder(tmp_path / "gone")
