@@ -77,7 +77,9 @@ class Draft:
     device: str = "cpu"
     threads: int | None = None  # of torch, where results depend on it
     not_deterministic: str = ""  # why another run may give other bytes; empty if it may not
-    digest: bool = True  # keep the content digest; reading everything again may cost more than making it
+    digest: bool = (
+        True  # keep the content digest; reading everything again may cost more than making it
+    )
 
 
 def digest_of(value: Any) -> str:

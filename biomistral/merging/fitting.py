@@ -5,6 +5,7 @@ Knows configs and headers, no values, no methods and no parameters.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ _DEFINING = (
 )
 _TIED, _VOCABULARY = "tie_word_embeddings", "vocab_size"
 _NAMED_DIFFERENCES = 4
+# Rotary frequencies of old Llama files, causal masks of GPT-2's: computed when a model is loaded.
+_BUFFER = re.compile(r"rotary_emb\.inv_freq$|\.attn\.(masked_)?bias$|\.attention\.(masked_)?bias$")
 
 
 def check_mergeable(checkpoint: Checkpoint) -> None:
@@ -36,19 +39,25 @@ def check_mergeable(checkpoint: Checkpoint) -> None:
     if checkpoint.config.get("quantization_config"):
         raise ModelError(f"{checkpoint.folder}: is quantized and cannot be merged; {remedy}")
     for tensor in checkpoint.tensors.values():
-        if tensor.dtype not in _MERGEABLE:
+        if tensor.dtype not in _MERGEABLE and not _BUFFER.search(tensor.name):
             raise ModelError(
                 f"{tensor.file}: {tensor.name} is of type {tensor.dtype}; merging takes float64, float32, "
                 f"float16 and bfloat16; {remedy}"
             )
 
 
-def tied_heads(models: Mapping[str, Checkpoint], donor: str) -> dict[str, list[str]]:
-    """Return the output heads that are stored and yet tied to the embedding, by model."""
-    if not models[donor].config.get(_TIED):
-        return {}
+def left_out(models: Mapping[str, Checkpoint], donor: str) -> dict[str, list[str]]:
+    """Return the stored tensors that Transformers does not load either, by model.
+
+    These are heads that the config ties to the embedding, and buffers that older versions stored.
+    """
+    tied = bool(models[donor].config.get(_TIED))
     found = {
-        model: [name for name in checkpoint.tensors if name.endswith(HEADS)]
+        model: [
+            name
+            for name in checkpoint.tensors
+            if (tied and name.endswith(HEADS)) or _BUFFER.search(name)
+        ]
         for model, checkpoint in models.items()
     }
     return {model: names for model, names in found.items() if names}

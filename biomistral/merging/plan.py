@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from biomistral.errors import ModelError, RecipeError, did_you_mean
 from biomistral.merging import numbers, slices
 from biomistral.merging.configuration import MergeConfig, Source
-from biomistral.merging.fitting import check_fit, check_mergeable, doubts, tied_heads
+from biomistral.merging.fitting import check_fit, check_mergeable, doubts, left_out
 from biomistral.merging.jobs import Input, Job
 from biomistral.merging.numbers import Numbers, Resolved
 from biomistral.merging.references import locate, shown
@@ -93,8 +93,8 @@ def plan_merge(
     adapters = _open_adapters(config, folders, models, allow_pickle=allow_pickle)
     for checkpoint in models.values():
         check_mergeable(checkpoint)
-    heads = tied_heads(models, config.donor)
-    names = {m: [n for n in c.tensors if n not in heads.get(m, ())] for m, c in models.items()}
+    unused = left_out(models, config.donor)
+    names = {m: [n for n in c.tensors if n not in unused.get(m, ())] for m, c in models.items()}
     placed, problems = slices.arrange(config, names)
     _refuse(config, problems)
     vocabulary = _vocabulary(config, models)
@@ -105,7 +105,7 @@ def plan_merge(
     if vocabulary is None:
         check_tokenizer_fits(models[config.donor].folder, allow_pickle=allow_pickle)
     lengths = {place.where: slices.num_layers(place, names) for place in config.slices}
-    absent = [name for left_out in heads.values() for name in left_out]
+    absent = [name for unneeded in unused.values() for name in unneeded]
     found = numbers.settle(config, placed, lengths, absent)
     _refuse(config, found.problems)
     output_config = _output_config(config, models, names, vocabulary)
@@ -118,7 +118,7 @@ def plan_merge(
         output_config=output_config,
         vocabulary=vocabulary,
         chat_template=_chat_template(config, models),
-        warnings=_warnings(config, models, placed, found, heads, vocabulary),
+        warnings=_warnings(config, models, placed, found, unused, vocabulary),
     )
 
 
@@ -257,23 +257,24 @@ def _warnings(
     models: Mapping[str, Checkpoint],
     placed: Sequence[Placed],
     found: Resolved,
-    heads: Mapping[str, Sequence[str]],
+    unused: Mapping[str, Sequence[str]],
     vocabulary: Vocabulary | None,
 ) -> list[str]:
     every = [
         *config.warnings,
         *found.warnings,
         *numbers.without_effect(config, placed, found),
-        *_left_out(heads),
+        *_unused(unused),
         *(vocabulary.warnings if vocabulary else ()),
         *doubts(models, config.donor),
     ]
     return list(dict.fromkeys(every))
 
 
-def _left_out(heads: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    for model, left_out in heads.items():
+def _unused(unused: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    for model, names in unused.items():
+        more = f" and {len(names) - 2} more" if len(names) > 2 else ""
         yield (
-            f"{shown(model)} stores {' and '.join(left_out)}, which the config ties to the "
-            "embedding: left out, as Transformers does"
+            f"{shown(model)} stores {', '.join(names[:2])}{more}, which Transformers does not load "
+            "(tied to the embedding, or computed anew): left out"
         )

@@ -6,9 +6,10 @@ The only module of merging that writes files other than weights. What is refused
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from biomistral.models.writing import (
     DEFAULT_SHARD_BYTES,
     CheckpointWriter,
     copy_companions,
+    has_finished,
     write_config,
 )
 from biomistral.progress import Progress, ignore
@@ -105,14 +107,11 @@ def _make(
 ) -> Path:
     _refuse_overwriting(out, folders)
     plan = plan_merge(config, folders, allow_pickle=options.allow_pickle)
-    _check_room(plan, out)
     with artifacts.create(out, origin, resume=True) as draft:
         draft.digest = digest
-        try:
+        _check_room(plan, draft, out)
+        with _kept_if_worth_it(draft):
             _write_weights(plan, draft, options, progress)
-        except ModelError:  # it would come again
-            shutil.rmtree(draft.work)
-            raise
         write_config(draft.folder, dict(plan.output_config))
         if plan.vocabulary is None:
             copy_companions(plan.base.folder, draft.folder)
@@ -162,21 +161,26 @@ def _refuse_overwriting(out: Path, folders: Mapping[str, Path]) -> None:
             )
 
 
-def _check_room(plan: Plan, out: Path) -> None:
+def _check_room(plan: Plan, draft: Draft, out: Path) -> None:
     """Raise ``InputError`` if the disk is too small, before anything is computed."""
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(there).free
-    if plan.write_bytes > free + _finished_bytes(out):
+    free = shutil.disk_usage(draft.folder).free
+    there = sum(path.stat().st_blocks * 512 for path in draft.work.glob("*.safetensors"))
+    if plan.write_bytes > free + there:
         raise InputError(
             f"{out}: the merged weights need {plan.write_bytes / 1e9:.1f} GB and the disk has "
             f"{free / 1e9:.1f} GB left; free some or choose another output folder"
         )
 
 
-def _finished_bytes(out: Path) -> int:
-    """Size of the weights that interrupted merges into ``out`` have left, which may be kept."""
-    drafts = out.absolute().parent.glob(f".{out.name}.*.partial/{artifacts.WORK}/*.safetensors")
-    return sum(path.stat().st_blocks * 512 for path in drafts)
+@contextlib.contextmanager
+def _kept_if_worth_it(draft: Draft) -> Iterator[None]:
+    """Leave finished files of weights for the next try, unless it would fail like this one."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, ModelError) or not has_finished(draft.work):
+            shutil.rmtree(draft.work)
+        raise
 
 
 # --- what made it ---------------------------------------------------------------------------------

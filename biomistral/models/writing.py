@@ -95,6 +95,11 @@ class CheckpointWriter:
         assert not self._missing, f"never written: {sorted(self._missing)[:3]}"
 
 
+def has_finished(folder: Path) -> bool:
+    """Whether a writer that resumes would find finished shards."""
+    return any(folder.glob(f"*{_FINISHED}"))
+
+
 def write_config(folder: Path, config: dict[str, Any], dtype: str | None = None) -> None:
     """Write ``config.json``, saying that the weights are of type ``dtype`` if one is given."""
     if dtype is not None:

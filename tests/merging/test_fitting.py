@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from biomistral.errors import ModelError
 from biomistral.merging.config import parse_config
-from biomistral.merging.fitting import check_fit, check_mergeable, doubts, tied_heads
+from biomistral.merging.fitting import check_fit, check_mergeable, doubts, left_out
 from biomistral.merging.slices import arrange
 from biomistral.models.checkpoints import Checkpoint
 
@@ -98,8 +98,25 @@ def test_tying_that_differs_has_its_own_remedy(make, tied):
 
 def test_heads_that_are_tied_are_found_if_the_config_says_so(make):
     models = {"a": make("a", tie_word_embeddings=True), "b": make("b", {"lm_head.weight": None})}
-    assert tied_heads(models, "a") == {"a": ["lm_head.weight"]}
-    assert tied_heads(models, "b") == {}
+    assert left_out(models, "a") == {"a": ["lm_head.weight"]}
+    assert left_out(models, "b") == {}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.layers.0.self_attn.rotary_emb.inv_freq",
+        "transformer.h.0.attn.bias",
+        "transformer.h.0.attn.masked_bias",
+        "gpt_neox.layers.0.attention.bias",
+    ],
+)
+def test_buffers_of_old_files_are_left_out_of_any_type(make, name):
+    checkpoint = make("a", {name: (3,)}, dtype=torch.float32)
+    assert left_out({"a": checkpoint}, "a") == {"a": [name]}
+    parameter = name.replace(".bias", ".dense.bias").replace("inv_freq", "weight")
+    if parameter != name:
+        assert left_out({"a": make("b", {parameter: (3,)})}, "a") == {}
 
 
 def test_what_is_no_float_or_quantized_is_not_merged(make):

@@ -263,7 +263,15 @@ def test_a_head_that_is_tied_and_stored_all_the_same_is_left_out(folders):
     plan = plan_of(settings_of(), folders)
     assert "lm_head.weight" not in {job.output.name for job in plan.jobs}
     (warning,) = plan.warnings
-    assert warning.startswith("tuned stores lm_head.weight, which the config ties")
+    assert warning.startswith("tuned stores lm_head.weight, which Transformers does not load")
+
+
+def test_buffers_that_only_one_model_stores_do_not_matter(folders):
+    name = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    change_weights(folders["base"], lambda tensors: tensors.update({name: torch.ones(8)}))
+    plan = plan_of(settings_of(), folders)
+    assert name not in {job.output.name for job in plan.jobs}
+    assert any(name in warning for warning in plan.warnings)
 
 
 def test_models_that_disagree_about_tying_are_refused_with_a_remedy(folders):
