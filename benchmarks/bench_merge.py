@@ -4,10 +4,10 @@
         [--methods linear slerp ...] [--mergekit PATH_OF_mergekit-yaml] [--result FILE.md]
 
 WORK gets the checkpoints (see merge_pair.py) and the outputs; it should be on the disk that merges
-use. Every round runs everything once, one after the other, each as a process of its own, start-up
-included; what it wrote is removed before the next one starts. Ratios are made within a round, and
-the table gives their median: on machines where new memory is slow, rounds differ by a factor of
-three, ratios within one by a few tenths.
+use. Everything is a process of its own, start-up included; what it wrote is removed before the next
+one starts. A round is for each method the bound, ours, the bound again, mergekit's. A ratio to the
+bound is to the mean of the two around ours, and the table gives the median over the rounds: where
+new memory is slow, the same command takes up to three times as long from one minute to the next.
 
 The bound is bare_loop.c: read both inputs, one fused operation, write, no names and no checks. The
 same in PyTorch is shown beside it. Anonymous memory is the highest seen, looked at every 10 ms.
@@ -25,8 +25,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import merge_pair
 
@@ -63,6 +65,7 @@ models:
 parameters: {normalize: true}""",
 }
 BOUND = "bare loop in C"
+Measured: TypeAlias = "tuple[str, Cost, Cost]"
 
 
 @dataclass(frozen=True)
@@ -115,33 +118,60 @@ def watch(child: subprocess.Popen[bytes], highest: list[float]) -> None:
         time.sleep(0.01)
 
 
-def commands(
-    work: Path, models: list[Path], out: Path, threads: int, given: argparse.Namespace
-) -> dict[str, list[str]]:
-    """Everything that a round runs, by name."""
+def bounds(work: Path, models: list[Path], out: Path, threads: int) -> dict[str, list[str]]:
+    """Return the commands that do nothing but what must be done."""
     bare = work / "bare_loop"
     source = HERE / "bare_loop.c"
     if not bare.exists() or bare.stat().st_mtime < source.stat().st_mtime:
         subprocess.run(["cc", "-O3", "-pthread", "-o", bare, source], check=True)
     files = [",".join(map(str, sorted(m.glob("*.safetensors")))) for m in models[:2]]
-    found = {
+    return {
         BOUND: ["sh", "-c", f"mkdir {out}; {bare} {out} {threads} {files[0]} {files[1]}"],
         "bare loop in PyTorch": [
             *(sys.executable, str(Path(__file__).resolve()), "--torch-loop"),
             *(str(out), str(models[0]), str(models[1])),
         ],
     }
-    for method in given.methods:
-        text = CONFIGS[method]
-        for letter, folder in zip("ABC", models, strict=False):
-            text = text.replace(f"model: {letter}", f"model: {folder}")
-        config = work / f"{method.replace(' ', '-')}.yml"
-        config.write_text(f"{text}\ndtype: bfloat16\n")
-        ours = [sys.executable, "-m", "biomistral", "merge", str(config), str(out)]
-        found[f"biomistral, {method}"] = ours
-        if given.mergekit:
-            found[f"mergekit, {method}"] = [given.mergekit, str(config), str(out)]
-    return found
+
+
+def merges(work: Path, method: str, models: list[Path], out: Path) -> list[str]:
+    """Write a configuration; return what both programs are to be called with."""
+    text = CONFIGS[method]
+    for letter, folder in zip("ABC", models, strict=False):
+        text = text.replace(f"model: {letter}", f"model: {folder}")
+    config = work / f"{method.replace(' ', '-')}.yml"
+    config.write_text(f"{text}\ndtype: bfloat16\n")
+    return [str(config), str(out)]
+
+
+def rounds(models: list[Path], threads: int, given: argparse.Namespace) -> Iterator[Measured]:
+    """Run everything; yield the name of each command, its cost and the bound's around it."""
+    out = given.work / "out"
+    bare = bounds(given.work, models, out, threads)
+    measured(bare[BOUND], out, threads)  # the first one pays for what the others find
+    for _ in range(given.rounds):
+        name = "bare loop in PyTorch"
+        before = measured(bare[BOUND], out, threads)
+        yield name, measured(bare[name], out, threads), before
+        for method in given.methods:
+            words = merges(given.work, method, models, out)
+            before = measured(bare[BOUND], out, threads)
+            ours = measured([sys.executable, "-m", "biomistral", "merge", *words], out, threads)
+            after = measured(bare[BOUND], out, threads)
+            around = mean(before, after)
+            yield BOUND, around, around
+            yield f"biomistral, {method}", ours, around
+            if given.mergekit:
+                theirs = measured([given.mergekit, *words], out, threads)
+                yield f"mergekit, {method}", theirs, around
+
+
+def mean(one: Cost, other: Cost) -> Cost:
+    return Cost(
+        (one.wall_seconds + other.wall_seconds) / 2,
+        (one.cpu_seconds + other.cpu_seconds) / 2,
+        max(one.anonymous_mb, other.anonymous_mb),
+    )
 
 
 def torch_loop(out: Path, a: Path, b: Path) -> None:
@@ -163,23 +193,26 @@ def torch_loop(out: Path, a: Path, b: Path) -> None:
         )
 
 
-def table(costs: dict[str, list[Cost]]) -> list[str]:
-    """Medians over the rounds; ratios are made within each round, mergekit's are to ours."""
+def table(runs: dict[str, list[tuple[Cost, Cost]]]) -> list[str]:
+    """Medians over the rounds, each run beside its bound; mergekit's last two ratios are to ours."""
     lines = [
         "| | wall s | CPU s | anonymous MB | wall / bound | CPU / bound | wall of mergekit | CPU |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for name, rounds in costs.items():
-        peer = costs.get(name.replace("biomistral, ", "mergekit, "))
+    for name, costs in runs.items():
+        own = [cost for cost, _ in costs]
+        bound = [around for _, around in costs]
         cells = [
-            f"{statistics.median(cost.wall_seconds for cost in rounds):.1f}",
-            f"{statistics.median(cost.cpu_seconds for cost in rounds):.1f}",
-            f"{max(cost.anonymous_mb for cost in rounds):,.0f}",
-            ratio(rounds, costs[BOUND], "wall_seconds"),
-            ratio(rounds, costs[BOUND], "cpu_seconds"),
+            f"{statistics.median(cost.wall_seconds for cost in own):.1f}",
+            f"{statistics.median(cost.cpu_seconds for cost in own):.1f}",
+            f"{max(cost.anonymous_mb for cost in own):,.0f}",
+            ratio(own, bound, "wall_seconds"),
+            ratio(own, bound, "cpu_seconds"),
         ]
+        peer = runs.get(name.replace("biomistral, ", "mergekit, "))
         if name.startswith("biomistral") and peer:
-            cells += [ratio(peer, rounds, "wall_seconds"), ratio(peer, rounds, "cpu_seconds")]
+            theirs = [cost for cost, _ in peer]
+            cells += [ratio(theirs, own, "wall_seconds"), ratio(theirs, own, "cpu_seconds")]
         else:
             cells += ["", ""]
         lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -204,16 +237,13 @@ def main() -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     num_models = 3 if "ties of two" in given.methods else 2
     models = merge_pair.make(given.work, given.size, num_models)
-    out = given.work / "out"
     lines = [f"{given.size} checkpoints, {given.rounds} rounds, {processor()}", ""]
     for threads in given.threads:
-        costs: dict[str, list[Cost]] = {}
-        for index in range(given.rounds):
-            for name, command in commands(given.work, models, out, threads, given).items():
-                cost = measured(command, out, threads)
-                costs.setdefault(name, []).append(cost)
-                print(f"threads {threads}, round {index}: {name}: {cost}", flush=True)
-        lines += [f"{threads} thread{'s' * (threads > 1)}:", "", *table(costs), ""]
+        runs: dict[str, list[tuple[Cost, Cost]]] = {}
+        for name, cost, around in rounds(models, threads, given):
+            runs.setdefault(name, []).append((cost, around))
+            print(f"threads {threads}: {name}: {cost}", flush=True)
+        lines += [f"{threads} thread{'s' * (threads > 1)}:", "", *table(runs), ""]
         print("\n".join(lines), flush=True)
     if given.result:
         given.result.write_text("\n".join(lines))
