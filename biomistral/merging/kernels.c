@@ -100,11 +100,32 @@ INLINE uint16_t bfloat16_of(uint32_t bits) {
     return (bits & 0x7FFFFFFF) > 0x7F800000 ? 0x7FC0 : rounded;
 }
 
+/* Whether one of num elements of 16 bits is NaN or infinite; magnitudes order as their bits do. */
+INLINE int reaches(const uint16_t *bits, int64_t num, uint16_t infinity) {
+    uint16_t largest = 0;
+    for (int64_t i = 0; i < num; i++) {
+        const uint16_t magnitude = bits[i] & 0x7FFF;
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    return largest >= infinity;
+}
+
+INLINE int is_bad(int type, const uint8_t *raw, int64_t num) {
+    if (type != FLOAT32)
+        return reaches((const uint16_t *)raw, num, type == BFLOAT16 ? 0x7F80 : 0x7C00);
+    const uint32_t *bits = (const uint32_t *)raw;
+    uint32_t largest = 0;
+    for (int64_t i = 0; i < num; i++) {
+        const uint32_t magnitude = bits[i] & 0x7FFFFFFF;
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    return largest >= 0x7F800000;
+}
+
 /* Convert num elements to float32; return whether one of them is NaN or infinite. */
 INLINE int to_float(int type, const uint8_t *raw, int64_t num, float *values) {
-    uint32_t *bits = (uint32_t *)values;
-    uint32_t largest = 0;
     if (type == BFLOAT16) {
+        uint32_t *bits = (uint32_t *)values;
         const uint16_t *from = (const uint16_t *)raw;
         for (int64_t i = 0; i < num; i++) bits[i] = (uint32_t)from[i] << 16;
     } else if (type == FLOAT16) {
@@ -113,35 +134,20 @@ INLINE int to_float(int type, const uint8_t *raw, int64_t num, float *values) {
     } else {
         memcpy(values, raw, num * 4);
     }
-    for (int64_t i = 0; i < num; i++) {
-        const uint32_t magnitude = bits[i] & 0x7FFFFFFF;
-        largest = magnitude > largest ? magnitude : largest;
-    }
-    return largest >= 0x7F800000;
+    return is_bad(type, raw, num);
 }
 
 /* Convert num float32 values to a type; return whether one of the results is NaN or infinite. */
 INLINE int from_float(int type, const float *values, int64_t num, uint8_t *raw) {
-    const uint32_t *bits = (const uint32_t *)values;
-    uint32_t largest = 0;
-    if (type == FLOAT32) {
-        memcpy(raw, values, num * 4);
-        for (int64_t i = 0; i < num; i++) {
-            const uint32_t magnitude = bits[i] & 0x7FFFFFFF;
-            largest = magnitude > largest ? magnitude : largest;
-        }
-        return largest >= 0x7F800000;
-    }
-    uint16_t *to = (uint16_t *)raw;
-    if (type == BFLOAT16)
-        for (int64_t i = 0; i < num; i++) to[i] = bfloat16_of(bits[i]);
-    else
+    if (type == BFLOAT16) {
+        const uint32_t *bits = (const uint32_t *)values;
+        for (int64_t i = 0; i < num; i++) ((uint16_t *)raw)[i] = bfloat16_of(bits[i]);
+    } else if (type == FLOAT16) {
         for (int64_t i = 0; i < num; i++) ((_Float16 *)raw)[i] = (_Float16)values[i];
-    for (int64_t i = 0; i < num; i++) {
-        const uint32_t magnitude = to[i] & 0x7FFF;
-        largest = magnitude > largest ? magnitude : largest;
+    } else {
+        memcpy(raw, values, num * 4);
     }
-    return largest >= (type == BFLOAT16 ? 0x7F80 : 0x7C00);
+    return is_bad(type, raw, num);
 }
 
 /* --- the loop over blocks ---------------------------------------------------------------------- */
