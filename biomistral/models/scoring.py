@@ -30,7 +30,7 @@ H hidden width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,8 @@ _MOST_TOKENS_ON_CPU = 2048
 # Most logits at one time in float32: 64 MB.
 _LOGITS_AT_ONCE = 2**24
 _Head = Callable[[Tensor], Tensor]  # (R, H) to float32 logits (R, V)
+# Called after each batch with the indices of its requests, their log-probabilities and their tops.
+Keep = Callable[[Sequence[int], Sequence[tuple[float, ...]], Sequence[str]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class Scored:
     logprobs: list[tuple[float, ...]]  # per request, per continuation
     num_prompt_tokens: int  # of all prompts, as if each were read by itself
     num_forward_tokens: int  # that went through the model, padding included
+    # Per request: the most probable token of the whole vocabulary, as text; empty if not asked for.
+    tops: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -86,6 +90,7 @@ def score_requests(
     *,
     batch_tokens: int = 16_384,
     progress: Progress = ignore,
+    keep: Keep | None = None,
 ) -> Scored:
     """Score requests; neither their order nor ``batch_tokens`` changes a result (but by rounding).
 
@@ -113,9 +118,12 @@ def score_requests(
         for index, row in zip(indices, _per_request(encoded, indices, sums), strict=True):
             results[index] = _finish(requests[index], row)
         num_forward_tokens += batch.tokens.numel()
+        if keep is not None:
+            keep(indices, [results[index] for index in indices], [""] * len(indices))
         done += len(indices)
         progress(done, len(requests), "questions")
-    return Scored(results, sum(item.num_prompt_tokens for item in encoded), num_forward_tokens)
+    num_prompt_tokens = sum(item.num_prompt_tokens for item in encoded)
+    return Scored(results, num_prompt_tokens, num_forward_tokens, [""] * len(requests))
 
 
 # --- planning -------------------------------------------------------------------------------------
