@@ -8,7 +8,7 @@ Knows nothing about models, prompts or tasks.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Split = Literal["train", "validation", "test"]
-Scoring = Literal["letter", "cloze"]
+# How an answer is read off: see models/scoring.py.
+Scoring = Literal["letter", "cloze", "published"]
 LETTERS = "ABCDEFGHIJ"
 
 
@@ -64,6 +65,9 @@ class Request:
     prompt: str
     continuations: tuple[str, ...]
     gold: int
+    # With the options in another order: at each place of the prompt, the index of the choice in the
+    # question. Continuations and gold are in the question's order all the same. Empty: as it is.
+    order: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,7 @@ class Prediction:
     scoring: Scoring
     logprobs: tuple[float, ...]
     gold: int
+    top: str = ""  # the most probable token of the whole vocabulary; published scoring only
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(value) and value <= 1e-3 for value in self.logprobs):
@@ -143,15 +148,24 @@ class Task:
 Record = TypeVar("Record", Question, Prediction, Score, ReliabilityBin, Task)
 
 
-def write_records(path: Path, records: Iterable[Record], record_type: type[Record]) -> int:
-    """Write records to one Parquet file, in order, and return how many there were."""
+def write_records(
+    path: Path,
+    records: Iterable[Record],
+    record_type: type[Record],
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> int:
+    """Write records to one Parquet file, in order, and return how many there were.
+
+    ``metadata`` is kept in the file's schema.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows = list(records)
     names = [field.name for field in fields(record_type)]
     columns = {name: [getattr(row, name) for row in rows] for name in names}
-    table = pa.table(columns, schema=_schema(record_type))
+    table = pa.table(columns, schema=_schema(record_type).with_metadata(metadata))
     pq.write_table(table, path, compression="zstd")
     return len(rows)
 
