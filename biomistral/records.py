@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -183,9 +183,10 @@ def read_records(path: Path, record_type: type[Record]) -> Iterator[Record]:
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: cannot be read as Parquet ({reason})") from None
-    names = [field.name for field in fields(record_type)]
-    if missing := set(names) - set(table.column_names):
+    needed = {field.name for field in fields(record_type) if field.default is MISSING}
+    if missing := needed - set(table.column_names):
         raise InputError(f"{path}: lacks the columns {sorted(missing)} of {record_type.__name__}")
+    names = [field.name for field in fields(record_type) if field.name in table.column_names]
     for batch in table.select(names).to_batches():
         for row in batch.to_pylist():
             values: dict[str, Any] = {
