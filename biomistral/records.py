@@ -131,6 +131,47 @@ class ReliabilityBin:
     num_answers: int
     mean_confidence: float
     accuracy: float
+    calibration: str = ""  # by which the confidence was calibrated first: temperature, platt
+
+
+@dataclass(frozen=True, slots=True)
+class CoveragePoint:
+    """Accuracy of a model on the share of the questions that it is surest of."""
+
+    model: str
+    task: str  # or "average": all tasks of the group pooled
+    group: str
+    language: str
+    scoring: Scoring
+    shots: int
+    coverage: float  # share of the questions that are answered
+    accuracy: float  # on these
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two models on the same questions. Fractions; positive where ``first`` is better."""
+
+    first: str
+    second: str
+    task: str  # or "average" of the group
+    group: str
+    language: str
+    scoring: Scoring
+    shots: int
+    difference: float  # of the accuracies
+    low: float  # 95 % interval of the difference, paired bootstrap
+    high: float
+    p_bootstrap: float
+    p_bootstrap_holm: float  # corrected over all tests of its kind in the comparison
+    first_only: int  # questions that first answers better; 0 for averages
+    second_only: int
+    p_mcnemar: float | None  # None for averages, which have no such test
+    p_mcnemar_holm: float | None
+    odds_ratio: float | None  # first_only / second_only; None where the second is 0
+    cohens_g: float | None  # share of first_only among both, less a half
+    num_questions: int
+    num_seeds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +186,9 @@ class Task:
     note: str = ""  # what a reader must know, such as where the worked examples come from
 
 
-Record = TypeVar("Record", Question, Prediction, Score, ReliabilityBin, Task)
+Record = TypeVar(
+    "Record", Question, Prediction, Score, ReliabilityBin, CoveragePoint, Comparison, Task
+)
 
 
 def write_records(
