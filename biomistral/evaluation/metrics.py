@@ -1,4 +1,4 @@
-"""The numbers: accuracy, its spread and interval, calibration, Brier score, likelihood.
+"""The numbers: accuracy, its spread and interval, calibration, likelihood, abstaining, position.
 
 Pure functions of arrays. A model's answer is the choice with the highest log-probability; of equal
 ones the first. Calibration is that of the probabilities after they are divided by their sum over
@@ -8,7 +8,7 @@ Values are fractions. Knows nothing about files, tasks or models.
 
 Formulas: expected calibration error, Naeini et al. 2015 (AAAI) and Guo et al. 2017
 (arXiv 1706.04599); Brier 1950 in its original form, summed over the choices (0 to 2);
-bootstrap percentile interval, Efron 1979.
+bootstrap percentile interval, Efron 1979; risk and coverage, El-Yaniv and Wiener 2010 (JMLR).
 
 Shapes: S seeds, Q questions, C choices, N answers (S x Q, or any), M measures, R resamples.
 """
@@ -16,7 +16,9 @@ Shapes: S seeds, Q questions, C choices, N answers (S x Q, or any), M measures, 
 from __future__ import annotations
 
 import hashlib
+import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +92,13 @@ def negative_log_likelihoods(logprobs: Floats, gold: Ints) -> Floats:
     return losses
 
 
+def confidences(logprobs: Floats) -> Floats:
+    """Renormalised probability of the answer: (..., C) to (...)."""
+    shifted = np.exp(logprobs - logprobs.max(axis=-1, keepdims=True))
+    confidence: Floats = 1 / shifted.sum(axis=-1)
+    return confidence
+
+
 # --- calibration ----------------------------------------------------------------------------------
 
 
@@ -98,7 +107,20 @@ def reliability(confidence: Floats, right: Floats, num_bins: int) -> list[Bin]:
 
     The lowest bin is open below, so an answer with confidence 0 is in none, as published.
     """
-    edges = np.arange(num_bins + 1) / num_bins
+    return _binned(confidence, right, np.arange(num_bins + 1) / num_bins)
+
+
+def equal_mass(confidence: Floats, right: Floats, num_bins: int) -> list[Bin]:
+    """Sort N answers by confidence into bins of about N / ``num_bins`` answers (lower, upper].
+
+    Equal confidences share a bin, so bins can be larger than others, or empty and left out.
+    """
+    inner = np.quantile(confidence, np.arange(1, num_bins) / num_bins)
+    return _binned(confidence, right, np.concatenate([[-np.inf], inner, [np.inf]]))
+
+
+def _binned(confidence: Floats, right: Floats, edges: Floats) -> list[Bin]:
+    num_bins = len(edges) - 1
     index = np.searchsorted(edges, confidence, side="left") - 1  # an edge is in the bin below it
     kept = (index >= 0) & (index < num_bins)
     index, confidence, right = index[kept], confidence[kept], right[kept]
@@ -107,8 +129,8 @@ def reliability(confidence: Floats, right: Floats, num_bins: int) -> list[Bin]:
     rights = np.bincount(index, weights=right, minlength=num_bins)
     return [
         Bin(
-            low=number / num_bins,
-            high=(number + 1) / num_bins,
+            low=float(edges[number]),
+            high=float(edges[number + 1]),
             num_answers=int(counts[number]),
             mean_confidence=float(confidences[number] / counts[number]),
             accuracy=float(rights[number] / counts[number]),
@@ -117,19 +139,25 @@ def reliability(confidence: Floats, right: Floats, num_bins: int) -> list[Bin]:
     ]
 
 
+def calibration_error(bins: Sequence[Bin], num_answers: int) -> float:
+    """Mean over all answers of how far their bin's accuracy is from its mean confidence."""
+    gaps = (bin_.num_answers * abs(bin_.accuracy - bin_.mean_confidence) for bin_ in bins)
+    return sum(gaps) / num_answers
+
+
 def expected_calibration_error(confidence: Floats, right: Floats, num_bins: int) -> float:
-    """Mean over all N answers of how far their bin's accuracy is from its mean confidence."""
-    gaps = [
-        bin_.num_answers * abs(bin_.accuracy - bin_.mean_confidence)
-        for bin_ in reliability(confidence, right, num_bins)
-    ]
-    return sum(gaps) / len(confidence)
+    """ECE of N answers with bins of equal width."""
+    return calibration_error(reliability(confidence, right, num_bins), len(confidence))
 
 
 def standard_ece(logprobs: Floats, gold: Ints) -> float:
     """ECE of (Q, C) with 15 bins, confidence renormalised over the choices."""
-    confidence = renormalised(logprobs).max(axis=-1)
-    return expected_calibration_error(confidence, correct(logprobs, gold), STANDARD_BINS)
+    return expected_calibration_error(confidences(logprobs), correct(logprobs, gold), STANDARD_BINS)
+
+
+def equal_mass_ece(confidence: Floats, right: Floats) -> float:
+    """ECE of N answers with 15 bins of equally many answers (Nixon et al. 2019, 1904.01685)."""
+    return calibration_error(equal_mass(confidence, right, STANDARD_BINS), len(confidence))
 
 
 def published_ece(logprobs: Floats, gold: Ints, *, letters: bool) -> float:
@@ -139,27 +167,92 @@ def published_ece(logprobs: Floats, gold: Ints, *, letters: bool) -> float:
     whose exponentials are no probabilities) confidence is renormalised.
     """
     highest = logprobs.max(axis=-1)
-    confidence = (
-        np.exp(np.minimum(highest, 0.0)) if letters else renormalised(logprobs).max(axis=-1)
-    )
+    confidence = np.exp(np.minimum(highest, 0.0)) if letters else confidences(logprobs)
     return expected_calibration_error(confidence, correct(logprobs, gold), PUBLISHED_BINS)
+
+
+# --- telling right from wrong ---------------------------------------------------------------------
+
+
+def auroc(confidence: Floats, right: Floats) -> float:
+    """Chance that a right answer is surer than a wrong one, a tie counting half; from N answers.
+
+    Not a number where all are right or all wrong.
+    """
+    num_right = int(right.sum())
+    num_wrong = len(right) - num_right
+    if not num_right or not num_wrong:
+        return float("nan")
+    _, place, counts = np.unique(confidence, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2  # mean rank of equal values, from 1
+    of_right = float(ranks[place][right > 0].sum())
+    return (of_right - num_right * (num_right + 1) / 2) / (num_right * num_wrong)
+
+
+def selective_accuracies(confidence: Floats, right: Floats) -> Floats:
+    """Accuracy on the n surest of N answers, for n from 1 to N.  # (N,).
+
+    Among equally sure answers the right ones are spread evenly, so no order decides.
+    """
+    levels, place, counts = np.unique(-confidence, return_inverse=True, return_counts=True)
+    rate = np.bincount(place, weights=right, minlength=len(levels)) / counts
+    accuracies_: Floats = np.cumsum(np.repeat(rate, counts)) / np.arange(1, len(right) + 1)
+    return accuracies_
+
+
+def accuracy_at(accuracies_: Floats, coverage: float) -> float:
+    """Accuracy when the surest ``coverage`` of the questions are answered (at least one)."""
+    answered = max(math.ceil(coverage * len(accuracies_) - 1e-9), 1)
+    return float(accuracies_[answered - 1])
+
+
+# --- position -------------------------------------------------------------------------------------
+
+
+def shares(places: Ints, num_places: int) -> Floats:
+    """Share of each place among (...) places.  # (num_places,)."""
+    counts: Floats = np.bincount(places.ravel(), minlength=num_places) / places.size
+    return counts
+
+
+def position_bias(chosen: Floats, right: Floats) -> float:
+    """How far the shares of chosen places are from those of right ones: 0 equal, 1 disjoint.
+
+    Half the sum of (chosen - right)² / (chosen + right): a chi-square distance that both sides
+    enter alike, and that a place which is never right leaves finite.
+    """
+    total = chosen + right
+    there = total > 0
+    return float(((chosen - right)[there] ** 2 / total[there]).sum() / 2)
 
 
 # --- intervals ------------------------------------------------------------------------------------
 
 
-def resample_counts(num_questions: int, seed: int, label: str) -> Floats:
-    """Draw 1,000 resamples of Q questions; how often each takes each question.  # (R, Q).
+def resample_counts(
+    num_questions: int, seed: int, label: str, num_resamples: int = NUM_RESAMPLES
+) -> Floats:
+    """Draw resamples of Q questions; how often each takes each question.  # (R, Q).
 
     ``label`` keeps tasks apart: the draws of one do not depend on which others are scored. All
     seeds and models share the draws of a task, so that the answers to a question stay together.
     """
-    number = int.from_bytes(hashlib.sha256(f"{seed} {label}".encode()).digest()[:8])
-    generator = np.random.default_rng(number)
-    drawn = generator.integers(num_questions, size=(NUM_RESAMPLES, num_questions))
-    drawn += np.arange(NUM_RESAMPLES)[:, None] * num_questions
-    counts = np.bincount(drawn.ravel(), minlength=NUM_RESAMPLES * num_questions)
-    return counts.reshape(NUM_RESAMPLES, num_questions).astype(np.float64)
+    generator = _generator(seed, label)
+    drawn = generator.integers(num_questions, size=(num_resamples, num_questions))
+    drawn += np.arange(num_resamples)[:, None] * num_questions
+    counts = np.bincount(drawn.ravel(), minlength=num_resamples * num_questions)
+    return counts.reshape(num_resamples, num_questions).astype(np.float64)
+
+
+def seed_weights(
+    num_seeds: int, seed: int, label: str, num_resamples: int = NUM_RESAMPLES
+) -> Floats:
+    """Draw resamples of S seeds; the share of each in each resample.  # (R, S).
+
+    Questions and seeds are drawn apart from each other (two-way bootstrap, Owen 2007,
+    arXiv 0711.1446): both are samples, of questions and of worked examples.
+    """
+    return resample_counts(num_seeds, seed, f"seeds of {label}", num_resamples) / num_seeds
 
 
 def resampled_means(counts: Floats, values: Floats) -> Floats:
@@ -172,3 +265,8 @@ def interval(resampled: Floats) -> tuple[float, float]:
     """Bounds of the middle 95 % of the resampled values.  # (R,)."""
     low, high = np.quantile(resampled, [0.025, 0.975])
     return float(low), float(high)
+
+
+def _generator(seed: int, label: str) -> np.random.Generator:
+    number = int.from_bytes(hashlib.sha256(f"{seed} {label}".encode()).digest()[:8])
+    return np.random.default_rng(number)
