@@ -34,7 +34,7 @@ STEP_VERSIONS: Mapping[str, int] = {
     "merge": 2,
     "quantize": 1,
     "questions": 1,
-    "predict": 1,
+    "predict": 2,
     "ensemble": 1,
     "score": 1,
     "report": 1,

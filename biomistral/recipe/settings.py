@@ -320,6 +320,11 @@ class EvaluateSettings(Settings):
     precision: Literal["bfloat16", "float32"] = Field(
         "bfloat16", description="Type of the arithmetic (of the unquantized parts)."
     )
+    long_prompts: Literal["refuse", "drop_shots", "skip"] = Field(
+        "refuse",
+        description="Prompts longer than a model's context: an error; or as many worked examples "
+        "fewer as it takes; or not asked. The question itself is never cut.",
+    )
     ensembles: list[EnsembleSettings] = Field(
         default_factory=list, description="Ensembles of evaluated models."
     )

@@ -1,0 +1,184 @@
+"""Answers that are kept: one file per unit of work, found again by what decided them.
+
+A *unit* is all requests to one model with one task, language, number of shots, seed and scoring. Its
+key is a digest of everything its answers depend on: the bytes of the model, the requests to the
+letter (so template, examples, data and choices), the precision and the engine. A file is therefore
+never outdated: whoever asks anything else asks under another key.
+
+    <key>.parquet            a whole unit: records.Prediction without the model's name
+    <key>.unfinished.jsonl   a unit being scored: one line per finished batch
+
+The second is written line by line while a batch follows the other, so a process that is killed
+loses the batch in flight. Two processes may share a folder; one unit is scored by one of them.
+
+Knows nothing about models, prompts or how answers come about.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import itertools
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from biomistral import artifacts
+from biomistral.errors import InputError
+from biomistral.records import Prediction, Request, write_records
+
+_COST = b"cost"
+_OF_BOTH = sorted(
+    {f.name for f in dataclasses.fields(Request)} & {f.name for f in dataclasses.fields(Prediction)}
+)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Requests that are scored together, and the key of their answers."""
+
+    requests: Sequence[Request]
+    key: str
+
+    @property
+    def words(self) -> str:
+        """What it is, for a person."""
+        first = self.requests[0]
+        return f"{first.task}, {first.language}, seed {first.seed}, {first.scoring}"
+
+
+def cut(requests: Iterable[Request], facts: Mapping[str, Any]) -> Iterator[Unit]:
+    """Cut requests where task, language, shots, seed or scoring changes.
+
+    ``facts`` are what else the answers depend on, as JSON values.
+    """
+    for _, group in itertools.groupby(
+        requests, key=lambda r: (r.task, r.language, r.shots, r.seed, r.scoring)
+    ):
+        unit = list(group)
+        yield Unit(unit, artifacts.digest_of([facts, [dataclasses.asdict(r) for r in unit]]))
+
+
+class Store:
+    """A folder of answers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, unit: Unit, model: str) -> tuple[pa.Table, dict[str, Any]] | None:
+        """Return a unit's predictions under a model's name and what they cost; None if not there."""
+        path = self._path(unit)
+        try:
+            table = pq.read_table(path)
+            cost = json.loads((table.schema.metadata or {})[_COST])
+        except FileNotFoundError:
+            return None
+        except (OSError, KeyError, ValueError, pa.ArrowException):
+            path.unlink()  # a disk that was full, a machine that lost power: not worth an error
+            return None
+        if table.num_rows != len(unit.requests):
+            return None
+        names = pa.array([model] * table.num_rows, pa.string())
+        place = table.column_names.index("model")
+        table = table.set_column(place, "model", names).replace_schema_metadata(None)
+        return table, cost
+
+    def begin(self, unit: Unit) -> Unfinished:
+        """Open a unit to score what is left of it; use it in a ``with`` block.
+
+        Raises ``InputError`` if another process is at it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return Unfinished(unit, self._path(unit))
+
+    def _path(self, unit: Unit) -> Path:
+        return self.folder / f"{unit.key[:40]}.parquet"
+
+
+@dataclass
+class Unfinished:
+    """A unit of which some answers may be there. ``keep`` adds more, ``finish`` closes it."""
+
+    unit: Unit
+    path: Path
+    answers: dict[int, tuple[tuple[float, ...], str]] = field(default_factory=dict)
+    resumed: bool = False
+
+    def __enter__(self) -> Self:
+        self._draft = self.path.with_suffix(".unfinished.jsonl")
+        self._stream = self._draft.open("a+b")
+        try:
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._stream.close()
+            raise InputError(
+                f"{self._draft}: another process is scoring {self.unit.words}; wait for it, or "
+                "stop it (what it has finished is kept)"
+            ) from None
+        self._read()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self.answers:
+            self._draft.unlink(missing_ok=True)
+        self._stream.close()
+
+    @property
+    def missing(self) -> list[int]:
+        """Indices of the requests that have no answer yet."""
+        return [i for i in range(len(self.unit.requests)) if i not in self.answers]
+
+    def keep(
+        self, indices: Sequence[int], logprobs: Sequence[tuple[float, ...]], tops: Sequence[str]
+    ) -> None:
+        """Keep the answers of one batch."""
+        for index, row, top in zip(indices, logprobs, tops, strict=True):
+            self.answers[index] = (tuple(row), top)
+        line = json.dumps([list(map(int, indices)), [list(row) for row in logprobs], list(tops)])
+        self._stream.write(line.encode() + b"\n")
+        self._stream.flush()  # to the system: it survives the process, if not the machine
+
+    def finish(self, cost: Mapping[str, Any]) -> None:
+        """Write the whole unit; ``cost`` are JSON values to keep with it."""
+        records = (
+            _prediction(request, *self.answers[index])
+            for index, request in enumerate(self.unit.requests)
+        )
+        draft = self.path.with_suffix(f".{os.getpid()}.writing")
+        metadata = {_COST.decode(): json.dumps(dict(cost))}
+        write_records(draft, records, Prediction, metadata=metadata)
+        artifacts.flush(draft)
+        draft.rename(self.path)
+        self._draft.unlink(missing_ok=True)
+
+    def _read(self) -> None:
+        """Take over what an interrupted run has kept, up to the first line that is not whole."""
+        self._stream.seek(0)
+        good = 0
+        for line in self._stream:
+            try:
+                indices, logprobs, tops = json.loads(line if line.endswith(b"\n") else b"")
+            except ValueError:
+                break
+            rows = (tuple(row) for row in logprobs)
+            self.answers.update(zip(indices, zip(rows, tops, strict=True), strict=True))
+            good += len(line)
+        self._stream.truncate(good)
+        self.resumed = bool(self.answers)
+
+
+def _prediction(request: Request, logprobs: tuple[float, ...], top: str) -> Prediction:
+    values: dict[str, Any] = {name: getattr(request, name) for name in _OF_BOTH}
+    return Prediction(**values, model="", logprobs=logprobs, top=top)
