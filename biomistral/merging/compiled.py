@@ -25,8 +25,8 @@ _TINY = 1e-8
 # Bits of a float32 magnitude, and those left of it when magnitudes are first counted roughly.
 _MAGNITUDE_BITS, _ROUGH_BITS = 31, 15
 _SAMPLED_CHUNKS = 64
-# Magnitudes counted one by one at most: 16 MB of counters.
-_WIDEST = 1 << 22
+# Counters of single magnitudes at most: 16 MB for one range, 32 MB for all ranges together.
+_MOST_COUNTERS, _MOST_IN_ALL = 1 << 22, 1 << 23
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
@@ -112,7 +112,11 @@ def task_vectors(
     divisor = math.fsum(part.weight for part in parts)
     divisor = divisor if abs(divisor) >= _TINY else 1.0
     # Of each part, a share per range.
-    by_part = [_sparse(work, base, part, sparsity, rescale) for part in parts]
+    by_part = []
+    for index, part in enumerate(parts, start=1):
+        alone = Work(work.num_elements, work.num_ranges, work.run)  # base and part: inputs 0 and 1
+        by_part.append(_sparse(alone, base, part, sparsity, rescale))
+        work.bad |= (alone.bad & 1) | (alone.bad >> 1 << index)
     shares = [_array(Share, of_range) for of_range in zip(*by_part, strict=True)]
     places = _array(Place, (base, *(part.place for part in parts), out))
     merge = _library().merge_task_vectors
@@ -234,7 +238,10 @@ def _cut(work: Work, base: Place, model: Place, num_kept: int) -> tuple[float, l
     num_chunks = -(-work.num_elements // CHUNK)
     for every in dict.fromkeys((max(1, num_chunks // _SAMPLED_CHUNKS), 1)):
         low, high = counter.neighbourhood(num_kept, every)
-        if high - low <= _WIDEST and (found := counter.cut_between(low, high, num_kept)):
+        most = min(_MOST_COUNTERS, _MOST_IN_ALL // len(work.ranges()))
+        if (every == 1 or high - low <= most) and (
+            found := counter.cut_between(low, high, num_kept)
+        ):
             return found
     raise AssertionError("a rank that no element has")
 
@@ -253,20 +260,21 @@ class _Counter:
         """
         size = 1 << _ROUGH_BITS
         shift = _MAGNITUDE_BITS - _ROUGH_BITS
-        counts = _counters(size)
-        whole = Work(self.work.num_elements)
-        whole.each(
-            lambda _, *at: _library().merge_count(
-                self.places, *at, every, shift, 0, size, ctypes.byref(ctypes.c_int64()), counts
+        work = self.work if every == 1 else Work(self.work.num_elements)  # a sample is soon taken
+        num_parts = len(work.ranges())
+        counts = _counters(size * num_parts)
+        work.each(
+            lambda index, *at: _library().merge_count(
+                *(self.places, *at, every, shift, 0, size, ctypes.byref(ctypes.c_int64())),
+                _part_of(counts, size * index),
             )
         )
-        self.work.bad |= whole.bad
-        _, sampled = _rank(counts, 1, size, whole.num_elements + 1)
-        place = rank / whole.num_elements * sampled
+        _, sampled = _rank(counts, num_parts, size, work.num_elements + 1)
+        place = rank / work.num_elements * sampled
         # Neighbours in a tensor are alike, so a sample of chunks strays further than one of elements.
         margin = 0 if every == 1 else sampled / 100 + 6 * math.sqrt(sampled)
-        first, _ = _rank(counts, 1, size, max(1, round(place - margin)))
-        last, _ = _rank(counts, 1, size, min(sampled, round(place + margin)))
+        first, _ = _rank(counts, num_parts, size, max(1, round(place - margin)))
+        last, _ = _rank(counts, num_parts, size, min(sampled, round(place + margin)))
         return last << shift, first + 1 << shift
 
     def cut_between(self, low: int, high: int, rank: int) -> tuple[float, list[int]] | None:
@@ -280,9 +288,7 @@ class _Counter:
             status: int = _library().merge_count(
                 *(self.places, start, stop, 1, 0, low, high),
                 ctypes.cast(ctypes.byref(above, 8 * index), ctypes.POINTER(ctypes.c_int64)),
-                ctypes.cast(
-                    ctypes.byref(counts, 4 * size * index), ctypes.POINTER(ctypes.c_uint32)
-                ),
+                _part_of(counts, size * index),
             )
             return status
 
@@ -305,6 +311,10 @@ def _rank(counts: Any, num_parts: int, size: int, rank: int) -> tuple[int, int]:
     left = ctypes.c_int64()
     index = _library().merge_rank(counts, num_parts, size, rank, ctypes.byref(left))
     return index, left.value
+
+
+def _part_of(counts: Any, start: int) -> Any:
+    return ctypes.cast(ctypes.byref(counts, 4 * start), ctypes.POINTER(ctypes.c_uint32))
 
 
 _of_thread = threading.local()

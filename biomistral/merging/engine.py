@@ -10,8 +10,10 @@ Knows nothing about configurations, tokenizers or folders.
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
+import resource
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +55,7 @@ class Engine:
     use_compiled: bool = True  # off: the functions of ``methods`` only, for comparison
 
     def __enter__(self) -> Self:
+        _allow_many_files()
         self._stack = ExitStack()
         self._files: dict[tuple[Path, int], int] = {}
         self._lock = threading.Lock()
@@ -86,6 +89,8 @@ class Engine:
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+        self._stack.close()  # a checkpoint may have more files than a process may open
+        self._files.clear()
 
     def _do(self, job: Job, place: StoredTensor, num_ranges: int = 1, run: Any = map) -> None:
         if not self._is_compiled(job):
@@ -93,7 +98,12 @@ class Engine:
             return
         work = Work(_size(job), num_ranges, run)
         out = self._place(place, os.O_RDWR)
-        _COMPILED[job.method](self, job, work, out)
+        try:
+            _COMPILED[job.method](self, job, work, out)
+        except OSError as error:
+            if error.errno == errno.ENODATA:
+                raise _too_short(job) from error
+            raise
         self._judge(job, work.bad)
 
     # --- compiled ---------------------------------------------------------------------------------
@@ -105,8 +115,7 @@ class Engine:
             and job.method in _COMPILED
             and len(inputs) < kernels.MAX_INPUTS
             and all(i.update is None and i.rows is None for i in inputs)
-            and {job.output.dtype, *(i.stored.dtype for i in inputs)} <= kernels.TYPES.keys()
-            and kernels.library() is not None
+            and {job.output.dtype, *(i.stored.dtype for i in inputs)} <= kernels.built_types()
         )
 
     def _place(self, stored: StoredTensor, flags: int = os.O_RDONLY) -> kernels.Place:
@@ -283,6 +292,23 @@ def _not_finite(given: Input) -> ModelError:
         "diverged training or a damaged copy): fetch it again, use another checkpoint, or allow "
         "it with --allow-non-finite"
     )
+
+
+def _too_short(job: Job) -> ModelError:
+    every = [given.stored for given in (job.base, *job.inputs) if given is not None]
+    short = (s for s in every if s.file.stat().st_size < s.offset_bytes + s.num_bytes)
+    stored = next(short, every[0])
+    return ModelError(
+        f"{stored.file}: ends before {job.output.name} does, so it was changed while it was read; "
+        "merge again when nothing writes to it any more"
+    )
+
+
+def _allow_many_files() -> None:
+    """Raise the number of files that this process may open as far as it may do so itself."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(ValueError, OSError):  # macOS: unlimited is no number
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _out_of_range(job: Job) -> ModelError:

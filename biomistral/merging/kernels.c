@@ -71,7 +71,7 @@ static int64_t read_block(Place place, int64_t start, int64_t num, uint8_t *raw)
     while (left > 0) {
         const ssize_t got = pread(place.file, raw, left, offset);
         if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) return got < 0 ? -errno : -EIO;
+        if (got <= 0) return got < 0 ? -errno : -ENODATA; /* the file became shorter */
         raw += got, offset += got, left -= got;
     }
     return 0;
@@ -93,6 +93,15 @@ static int64_t write_block(Place place, int64_t start, int64_t num, const uint8_
 }
 
 /* --- types of elements ------------------------------------------------------------------------- */
+
+/* Whether the compiler has the type: GCC from 12 on, Clang for some processors. */
+int merge_has_float16(void) {
+#ifdef __FLT16_MAX__
+    return 1;
+#else
+    return 0;
+#endif
+}
 
 /* Round to nearest, ties to even; NaN becomes the quiet one, as in PyTorch. */
 INLINE uint16_t bfloat16_of(uint32_t bits) {
@@ -128,9 +137,11 @@ INLINE int to_float(int type, const uint8_t *raw, int64_t num, float *values) {
         uint32_t *bits = (uint32_t *)values;
         const uint16_t *from = (const uint16_t *)raw;
         for (int64_t i = 0; i < num; i++) bits[i] = (uint32_t)from[i] << 16;
+#ifdef __FLT16_MAX__
     } else if (type == FLOAT16) {
         const _Float16 *from = (const _Float16 *)raw;
         for (int64_t i = 0; i < num; i++) values[i] = (float)from[i];
+#endif
     } else {
         memcpy(values, raw, num * 4);
     }
@@ -142,8 +153,10 @@ INLINE int from_float(int type, const float *values, int64_t num, uint8_t *raw) 
     if (type == BFLOAT16) {
         const uint32_t *bits = (const uint32_t *)values;
         for (int64_t i = 0; i < num; i++) ((uint16_t *)raw)[i] = bfloat16_of(bits[i]);
+#ifdef __FLT16_MAX__
     } else if (type == FLOAT16) {
         for (int64_t i = 0; i < num; i++) ((_Float16 *)raw)[i] = (_Float16)values[i];
+#endif
     } else {
         memcpy(raw, values, num * 4);
     }

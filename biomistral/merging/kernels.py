@@ -72,6 +72,7 @@ _SIGNATURES = {
         c_int64,
         (_PLACES, _SHARES, c_int, c_int, c_int, c_float, c_float, *_RANGE),
     ),
+    "merge_has_float16": (c_int, ()),
     "merge_add": (c_double, (POINTER(c_double), c_int64, c_int64)),
 }
 
@@ -80,15 +81,34 @@ _SIGNATURES = {
 def library() -> ctypes.CDLL | None:
     """Return the compiled functions, building them if need be; None if that is not possible."""
     try:
-        path = _built()
-        loaded = ctypes.CDLL(str(path)) if path else None
-    except OSError:  # no place to write to, or a library of another machine
+        loaded = _loaded(_built())
+    except OSError:  # no place to write to
         return None
     if loaded is not None:
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(loaded, name)
             function.restype, function.argtypes = result, arguments
     return loaded
+
+
+def built_types() -> frozenset[str]:
+    """Return the types of elements that the compiled functions take; none if there are none."""
+    loaded = library()
+    if loaded is None:
+        return frozenset()
+    return frozenset(TYPES) - (set() if loaded.merge_has_float16() else {"float16"})
+
+
+def _loaded(path: Path | None) -> ctypes.CDLL | None:
+    """Load the library; one that is damaged or of another system is built once more."""
+    if path is None:
+        return None
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:
+        path.unlink()
+        path = _built()
+        return ctypes.CDLL(str(path)) if path else None
 
 
 def _built() -> Path | None:

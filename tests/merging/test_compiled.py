@@ -14,7 +14,7 @@ import pytest
 
 from biomistral.merging import compiled, kernels
 from biomistral.merging.compiled import Part, Work
-from biomistral.merging.kernels import KEEP_LARGEST, Place
+from biomistral.merging.kernels import KEEP_LARGEST, KEEP_RANDOM, Place
 
 pytestmark = pytest.mark.skipif(
     kernels.library() is None, reason="no C compiler: the compiled loops cannot be built"
@@ -132,6 +132,34 @@ def test_bad_inputs_are_told_by_their_number(place_of, bad):
     assert work.bad & 0b111 == 0b010
 
 
+@pytest.mark.parametrize("sparsity", [KEEP_LARGEST, KEEP_RANDOM])
+def test_of_several_models_the_bad_one_is_told(place_of, sparsity):
+    good, spoilt = np.ones(5000), np.ones(5000)
+    spoilt[4999] = math.nan
+    work = Work(5000)
+    compiled.task_vectors(
+        work,
+        place_of(np.zeros(5000)),
+        [Part(place_of(values), density=0.5) for values in (good, spoilt, good)],
+        place_of(good),
+        sparsity=sparsity,
+        elect=True,
+        normalize=False,
+        scale=1.0,
+        rescale="l1_norm",
+    )
+    assert work.bad & 0b1111 == 0b0100
+
+
+def test_few_counters_give_the_same_rank(place_of, monkeypatch):
+    """With many ranges memory is bounded: the neighbourhood is made narrower first."""
+    rng = np.random.default_rng(0)
+    base, delta = place_of(np.zeros(300_001)), place_of(rng.standard_normal(300_001))
+    many = compiled._cut(Work(300_001, 7), base, delta, 100_000)
+    monkeypatch.setattr(compiled, "_MOST_IN_ALL", 7 << 16)
+    assert compiled._cut(Work(300_001, 7), base, delta, 100_000) == many
+
+
 def test_a_full_disk_is_the_error_of_the_system(place_of):
     with Path("/dev/full").open("wb", buffering=0) as full:
         out = Place(full.fileno(), kernels.TYPES["float32"], 0)
@@ -142,7 +170,7 @@ def test_a_full_disk_is_the_error_of_the_system(place_of):
 
 def test_a_file_that_ends_too_early_is_an_error(place_of):
     short, out = place_of(np.ones(10)), place_of(np.ones(5000))
-    with pytest.raises(OSError, match="Input/output error"):
+    with pytest.raises(OSError, match="No data available"):
         compiled.linear(Work(5000), [short, out], [1.0])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 
 import pytest
 import torch
@@ -175,6 +176,45 @@ def test_results_beyond_the_range_of_their_type_are_refused(tmp_path, use_compil
     job = Job(TensorSpec("t", (100,), "float16"), "linear", None, inputs, {"normalize": False})
     with pytest.raises(ModelError, match=r"t has values beyond the range of float16; set dtype"):
         run([job], tmp_path / "out", use_compiled=use_compiled)
+
+
+@compiled_only
+@pytest.mark.parametrize("case", ["ties of two", "dare, same norm"])
+def test_nan_is_found_in_the_model_that_has_it(tmp_path, case):
+    models = stored_models(tmp_path)
+    method, options, numbers = CASES[case]
+    numbers = [*numbers, *numbers][:2]
+    tensors = load_file(tmp_path / "model2.safetensors")
+    tensors["t12345"][12_000] = math.nan
+    save_file(tensors, tmp_path / "model2.safetensors")
+    jobs = [
+        Job(
+            TensorSpec(name, place.shape, "bfloat16"),
+            method,
+            Input("base", place),
+            tuple(Input("", m[name], n) for m, n in zip(models[1:], numbers, strict=True)),
+            options,
+        )
+        for name, place in models[0].items()
+    ]
+    with pytest.raises(ModelError, match=r"model2\.safetensors: t12345 holds NaN"):
+        run(jobs, tmp_path / "out")
+
+
+@compiled_only
+def test_a_file_that_is_cut_off_on_the_way_is_named(tmp_path):
+    jobs = jobs_for(stored_models(tmp_path), "ties of two")
+    os.truncate(tmp_path / "model1.safetensors", 1000)
+    with pytest.raises(ModelError, match=r"model1\.safetensors: ends before .* changed while"):
+        run(jobs, tmp_path / "out")
+
+
+def test_files_are_closed_when_their_tensors_are_done(tmp_path):
+    jobs = jobs_for(stored_models(tmp_path), "ties of two")
+    places = {p.name: p for p in lay_out(tmp_path / "out", [job.output for job in jobs])}
+    with Engine(seed=7) as engine:
+        list(engine.run(jobs, places))
+        assert not engine._files
 
 
 def test_another_seed_drops_other_elements(tmp_path):

@@ -62,3 +62,29 @@ def test_structures_have_the_size_that_c_gives_them():
 
     assert ctypes.sizeof(kernels.Place) == 16
     assert ctypes.sizeof(kernels.Share) == 16 + 8 + 8 + 4 + 4 + 4 + 4 + 4 + 4  # padded to 8
+
+
+@needs_compiler
+def test_a_damaged_library_is_built_again(fresh):
+    built = kernels._built()
+    assert built is not None
+    whole = built.read_bytes()
+    built.write_bytes(whole[:100])
+    assert kernels.library() is not None
+    assert built.stat().st_size == len(whole)
+
+
+@needs_compiler
+def test_without_half_precision_in_the_compiler_the_other_types_are_built(
+    fresh, monkeypatch, tmp_path
+):
+    source = tmp_path / "kernels.c"
+    text = kernels.SOURCE.read_text()
+    source.write_text("#undef __FLT16_MAX__\n#define _Float16 no_such_type\n" + text)
+    monkeypatch.setattr(kernels, "SOURCE", source)
+    assert kernels.built_types() == {"bfloat16", "float32"}
+
+
+def test_without_a_compiler_no_type_is_built(fresh, monkeypatch):
+    monkeypatch.setenv("CC", "false")
+    assert kernels.built_types() == frozenset()
