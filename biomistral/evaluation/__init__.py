@@ -14,12 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from biomistral.evaluation.ensembles import ensemble
-    from biomistral.evaluation.prediction import predict
+    from biomistral.evaluation.prediction import Keeping, predict
     from biomistral.evaluation.scores import score
 
-__all__ = ["ensemble", "predict", "score"]
+__all__ = ["Keeping", "ensemble", "predict", "score"]
 
-_MODULES = {"ensemble": "ensembles", "predict": "prediction", "score": "scores"}
+_MODULES = {
+    "Keeping": "prediction",
+    "ensemble": "ensembles",
+    "predict": "prediction",
+    "score": "scores",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
 """Digests of the user's files, remembered between plans of one run.
 
 Reading every article before each run would take minutes on a whole archive. A file counts as
-unchanged while its size and time of change are the same; one that changed less than two seconds
+unchanged while its size and times of change are the same; one that changed less than two seconds
 before it was read is not remembered, for a second edit might leave both as they are. The memory is
 a file in the run's folder that may be deleted at any time. Knows nothing about what files hold.
 """
@@ -23,19 +23,20 @@ _SETTLED_NS = 2_000_000_000
 class FileDigests:
     """Call it with a path for the SHA-256 of the file; ``save`` at the end. Threads may share it."""
 
-    def __init__(self, root: Path) -> None:
-        self._path = root / NAME
+    def __init__(self, root: Path, name: str = NAME) -> None:
+        self._path = root / name
         self._known = _read(self._path)
-        self._used: dict[str, list[int | str]] = {}  # size, mtime_ns, digest by absolute path
+        # By absolute path: size, mtime_ns, ctime_ns (which no copy takes along), digest.
+        self._used: dict[str, list[int | str]] = {}
 
     def __call__(self, path: Path) -> str:
         """Raise ``OSError`` if the file cannot be read."""
         key, now, status = str(path.absolute()), time.time_ns(), path.stat()
-        state = [status.st_size, status.st_mtime_ns]
+        state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
         entry = self._used.get(key) or self._known.get(key)
-        if entry is not None and entry[:2] == state:
+        if entry is not None and entry[:-1] == state:
             self._used[key] = entry
-            return str(entry[2])
+            return str(entry[-1])
         digest = artifacts.file_digest(path)
         if status.st_mtime_ns < now - _SETTLED_NS:
             self._used[key] = [*state, digest]
@@ -45,7 +46,7 @@ class FileDigests:
         """Keep the digests that were used, if the run's folder is there and can be written to."""
         if self._used == self._known or not self._path.parent.is_dir():
             return
-        draft = self._path.with_name(f".{NAME}.{os.getpid()}")
+        draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         with contextlib.suppress(OSError):
             artifacts.write_json(draft, self._used)
             draft.replace(self._path)
@@ -58,4 +59,4 @@ def _read(path: Path) -> dict[str, list[int | str]]:
     except (OSError, ValueError):
         return {}
     entries = saved.items() if isinstance(saved, dict) else ()
-    return {key: entry for key, entry in entries if isinstance(entry, list) and len(entry) == 3}
+    return {key: entry for key, entry in entries if isinstance(entry, list) and len(entry) == 4}

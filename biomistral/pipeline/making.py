@@ -13,6 +13,8 @@ from pathlib import Path
 from biomistral import artifacts
 from biomistral.artifacts import Origin
 from biomistral.models.hub import is_hub_id, local_folder
+from biomistral.pipeline.digests import NAME as DIGESTS
+from biomistral.pipeline.digests import FileDigests
 from biomistral.pipeline.steps import Make
 from biomistral.progress import Progress
 from biomistral.recipe.settings import (
@@ -177,18 +179,38 @@ def questions(benchmark: BenchmarkSettings, settings: EvaluateSettings) -> Make:
     return make
 
 
-def predict(settings: EvaluateSettings, name: str, model: Place, questions: Path) -> Make:
-    """One model's log-probabilities for every question, seed and scoring."""
+def predict(
+    settings: EvaluateSettings, name: str, model: Place, questions: Path, units: Path
+) -> Make:
+    """One model's log-probabilities for every question, seed and scoring.
+
+    ``units`` is the folder of answers that are kept from run to run.
+    """
 
     def make(out: Path, origin: Origin, progress: Progress) -> None:
         from biomistral.benchmark import build_requests
-        from biomistral.evaluation import predict
-        from biomistral.records import Question, read_records
+        from biomistral.evaluation import Keeping, predict
+        from biomistral.records import Question, Request, read_records
 
         asked = list(read_records(questions / "questions.parquet", Question))
-        requests = build_requests(asked, settings)
-        folder = model.folder()
-        predict(settings, folder, requests, out, name=name, origin=origin, progress=progress)
+
+        def fewer_shots(shots: int) -> list[Request]:
+            return build_requests(asked, settings.model_copy(update={"shots": shots}))
+
+        progress(0, None, "reading the model")
+        digests = FileDigests(units, f"{name}.{DIGESTS}")
+        predict(
+            settings,
+            model.folder(),
+            build_requests(asked, settings),
+            out,
+            name=name,
+            fewer_shots=fewer_shots,
+            keeping=Keeping(units, digests),
+            origin=origin,
+            progress=progress,
+        )
+        digests.save()
 
     return make
 

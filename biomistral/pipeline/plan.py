@@ -34,6 +34,8 @@ from biomistral.recipe.settings import (
 
 # Settings that say how hard a machine works and not what comes out, to the last bit.
 _WITHOUT_EFFECT = {"save_every_steps"}
+# Of an evaluation, those that decide a model's answers to given questions.
+_OF_ANSWERS = {"shots", "seeds", "scoring", "precision", "batch_tokens", "long_prompts"}
 # Of a corpus, those that decide its texts: all that a tokenizer trained on it depends on.
 _OF_TEXTS = {"articles", "texts", "licences", "languages", "minimum_words"}
 
@@ -258,11 +260,13 @@ class _Builder:
                     "name": name,
                     **settings.model_dump(
                         mode="json",
-                        include={"shots", "seeds", "scoring", "precision", "batch_tokens"},
+                        include=_OF_ANSWERS,
                     ),
                 },
                 code="predict",
-                make=making.predict(settings, name, self.model(name), questions),
+                make=making.predict(
+                    settings, name, self.model(name), questions, self.root / "units"
+                ),
                 section="evaluate",
                 **reads,
             )

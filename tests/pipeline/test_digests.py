@@ -66,3 +66,12 @@ def test_a_damaged_memory_is_forgotten(content: str, tmp_path: Path) -> None:
     (tmp_path / NAME).write_text(content)
     assert _digest(tmp_path, file) == artifacts.file_digest(file)
     assert str(file) in (tmp_path / NAME).read_text()
+
+
+def test_a_file_put_in_place_of_another_with_its_size_and_time_is_a_change(
+    tmp_path: Path, read: list[Path]
+) -> None:
+    file = _settled(tmp_path / "a.txt", "a")
+    before = _digest(tmp_path, file)
+    _settled(tmp_path / "b.txt", "b").replace(file)
+    assert _digest(tmp_path, file) != before

@@ -40,7 +40,7 @@ def first(run: Run) -> list[Outcome]:
 
 
 def _manifests(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for path in sorted(root.glob("*/*")):
+    for path in sorted(set(root.glob("*/*")) - set(root.glob("units/*"))):
         manifest = artifacts.read_manifest(path)
         assert manifest is not None, f"{path} has no manifest"
         yield f"{path.parent.name}/{path.name}", manifest

@@ -112,6 +112,7 @@ def test_the_calibration_rows_of_awq_are_an_input_and_bitsandbytes_has_none(
         ("evaluate.languages=[en]", QUESTIONS | PREDICTIONS | RESULTS),
         ("evaluate.scoring=letter", PREDICTIONS | RESULTS),
         ("evaluate.precision=bfloat16", PREDICTIONS | RESULTS),
+        ("evaluate.long_prompts=skip", PREDICTIONS | RESULTS),
         (
             "corpus.articles.licences=[CC-BY]",
             {"tokens/articles"} | AFTER_MEDICAL | (PREDICTIONS - {"predictions/base"}) | RESULTS,
