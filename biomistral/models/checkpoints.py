@@ -139,9 +139,9 @@ def _stored_tensors(folder: Path, allow_pickle: bool) -> Iterable[StoredTensor]:
         if pickled[0] == PICKLED_FILE:
             return read_pickled(folder / PICKLED_FILE)
         return _indexed_tensors(folder / PICKLED_INDEX, read_pickled)
-    if others := sorted(path.name for path in folder.glob("*.bin")):
+    if found := pickled or sorted(path.name for path in folder.glob("pytorch_model*.bin")):
         raise ModelError(
-            f"{folder}: its weights are pickled ({(pickled or others)[0]}), and a pickle can run "
+            f"{folder}: its weights are pickled ({found[0]}), and a pickle can run "
             "any code when it is opened; convert a checkpoint that you trust with Transformers: "
             "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder), or let it "
             "be read as plain weights, without running any code, with --allow-pickle"

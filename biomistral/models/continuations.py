@@ -39,6 +39,39 @@ class Encoded:
     trunk: list[int]  # at least one id
     tails: list[list[int]]  # one per continuation, none empty
     num_prompt_tokens: int
+    # With the published rule: other ids, one of which may stand for a tail's first (its only) one.
+    alternatives: list[tuple[int, ...]]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the longest sequence that is read; its last one is scored but not read."""
+        return len(self.trunk) + max(map(len, self.tails)) - 1
+
+    def row(self, shared: int) -> Row:
+        """Lay the request out in one row, without the first ``shared`` tokens of its trunk."""
+        start = len(self.trunk)
+        tokens = self.trunk[shared:]
+        positions = list(range(shared, start))
+        branches = [0] * len(tokens)
+        places = [len(tokens) - 1]
+        for branch, tail in enumerate(self.tails, start=1):
+            # The last token of a continuation is scored but never read from.
+            length = len(tail) - 1
+            places += range(len(tokens), len(tokens) + length)
+            tokens = tokens + tail[:-1]
+            positions += range(start, start + length)
+            branches += [branch] * length
+        return Row(tokens, positions, branches, places)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A request in one row: the trunk, and behind it the continuations, each on its own branch."""
+
+    tokens: list[int]
+    positions: list[int]  # in the sequence that a token belongs to
+    branches: list[int]  # 0: trunk, 1..: continuations; a branch sees the trunk and itself
+    places: list[int]  # columns that are read: the end of the trunk, then the continuations'
 
 
 class TextEncoder:
@@ -52,6 +85,7 @@ class TextEncoder:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
+        self._ids_by_text: dict[str, set[int]] | None = None
         self._opening = self._opening_ids()
         # Text of its own at the start of a tokenizer's input gets a mark (▁) that is in the way;
         # behind a line break it gets none.
@@ -71,6 +105,17 @@ class TextEncoder:
             if encoded is not None and [encoded[0], encoded[-1]] == trial:
                 return encoded
         return [self._opening + ids for ids in self._plain(texts)]
+
+    def ids_of(self, text: str) -> set[int]:
+        """Return all ids that decode to a text, blanks around it apart: ``A``, `` A``, ``<0x41>``."""
+        if self._ids_by_text is None:
+            ids = range(len(self.tokenizer))
+            self._ids_by_text = {}
+            for index, decoded in zip(
+                ids, self.tokenizer.batch_decode([[index] for index in ids]), strict=True
+            ):
+                self._ids_by_text.setdefault(decoded.strip(), set()).add(index)
+        return self._ids_by_text.get(text.strip(), set())
 
     def _encode_by_line(self, texts: Sequence[str]) -> list[list[int]] | None:
         """As ``encode``; None if a line behind a break does not start with that break's tokens."""
@@ -154,21 +199,29 @@ def _split(
                 f"{where}: the continuation {text!r} adds no token to the prompt; "
                 "every choice must have a text that the tokenizer keeps"
             )
-        if request.scoring == "letter" and len(ids) > len(prompt) + 1:
+        if request.scoring != "cloze" and len(ids) > len(prompt) + 1:
             tokens = encoder.tokenizer.convert_ids_to_tokens(ids[shared:])
             raise ModelError(
                 f"{where}: after the prompt, the letter {text!r} is {len(tokens)} tokens {tokens}; "
                 "letter scoring needs one; use a tokenizer that has the letters, or scoring: cloze"
             )
     for index, tail in enumerate(tails):
-        if request.scoring == "letter" and tail in tails[:index]:
+        if request.scoring != "cloze" and tail in tails[:index]:
             other = request.continuations[tails.index(tail)]
             raise ModelError(
                 f"{where}: the letters {other!r} and {request.continuations[index]!r} are the same "
                 f"tokens {encoder.tokenizer.convert_ids_to_tokens(tail)} to this tokenizer, so no "
                 "model can tell them apart; use a tokenizer that has the letters, or scoring: cloze"
             )
-    return Encoded(trunk=prompt[:shared], tails=tails, num_prompt_tokens=len(prompt))
+    alternatives: list[tuple[int, ...]] = [()] * len(tails)
+    if request.scoring == "published":
+        alternatives = [
+            tuple(sorted(encoder.ids_of(text) - {tail[0]}))
+            if tail[0] in encoder.ids_of(text)
+            else ()
+            for text, tail in zip(request.continuations, tails, strict=True)
+        ]
+    return Encoded(prompt[:shared], tails, len(prompt), alternatives)
 
 
 def common_length(left: Sequence[int], right: Sequence[int]) -> int:

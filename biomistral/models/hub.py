@@ -7,6 +7,7 @@ fetched, never code or pickles.
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 from biomistral.errors import InputError, ModelError
@@ -22,9 +23,9 @@ _WANTED = [
     "README.md",
     "LICENSE*",
 ]
-_PICKLED = ["pytorch_model*.bin"]
-# The same weights once more, in the form of the model's makers.
-_UNWANTED = ["*consolidated*.safetensors"]
+_PICKLED = ["pytorch_model*.bin", "adapter_model.bin"]
+# The same weights once more, in the form of the model's makers; and other models in subfolders.
+_UNWANTED = ["*consolidated*.safetensors", "*/*"]
 
 
 def is_hub_id(path: str | Path) -> bool:
@@ -47,7 +48,7 @@ def local_folder(
     Pickled weights are fetched with ``allow_pickle`` only, and only where there are no others.
 
     Raises ``InputError`` if there is neither a folder nor such a name, ``ModelError`` if the hub
-    cannot be reached or has no such model.
+    cannot be reached, has no such model, or has nothing but pickled weights that are not allowed.
     """
     folder = Path(path)
     if folder.is_dir():
@@ -71,7 +72,10 @@ def local_folder(
 
     try:
         fetched = fetch(_WANTED)
-        if allow_pickle and not any(fetched.glob("*.safetensors")):
+        only_pickled = not any(fetched.glob("*.safetensors")) and (
+            allow_pickle or _has_pickled(str(path), revision, fetched)
+        )
+        if only_pickled and allow_pickle:
             fetched = fetch(_WANTED + _PICKLED)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -80,4 +84,31 @@ def local_folder(
             f"({reason}); check the name, the revision, the network and, for "
             "gated models, your token, or name a folder"
         ) from error
+    if only_pickled and not allow_pickle:
+        raise ModelError(
+            f"{path}: has only pickled weights on the hub, and a pickle can run any code when it "
+            "is opened; let biomistral merge read them as plain numbers, without running any code, "
+            "with --allow-pickle, or name a repository with safetensors"
+        )
     return fetched
+
+
+def name_of(folder: Path) -> str:
+    """Return owner/name for a folder in the hub's cache, for any other the last part of its path."""
+    place = folder.resolve()
+    kind, _, name = place.parent.parent.name.partition("--")
+    is_cached = place.parent.name == "snapshots" and kind == "models" and name
+    return name.replace("--", "/") if is_cached else place.name
+
+
+def _has_pickled(repository: str, revision: str | None, fetched: Path) -> bool:
+    """Whether a repository has pickled weights, as far as one can tell from here."""
+    if (fetched / "pytorch_model.bin.index.json").is_file():
+        return True
+    from huggingface_hub import HfApi
+
+    try:
+        files = HfApi().list_repo_files(repository, revision=revision)
+    except (OSError, ValueError):  # no network, but what was asked for is in the cache
+        return False
+    return any(fnmatch(file, pattern) for file in files for pattern in _PICKLED if "/" not in file)

@@ -8,7 +8,7 @@ from huggingface_hub.utils import filter_repo_objects
 from biomistral.errors import InputError, ModelError
 from biomistral.models import hub
 from biomistral.models.checkpoints import COMPANIONS, INDEX
-from biomistral.models.hub import is_hub_id, local_folder
+from biomistral.models.hub import is_hub_id, local_folder, name_of
 
 
 @pytest.mark.parametrize("name", ["somebody/River-7B", "o/m", "a.b/c_d-e.f"])
@@ -70,18 +70,22 @@ def test_all_that_goes_with_a_checkpoint_is_fetched_and_its_weights_once() -> No
     wanted = {*COMPANIONS, "config.json", INDEX, "model-00001-of-00002.safetensors", "README.md"}
     unwanted = {"consolidated.safetensors", "consolidated-00001-of-00002.safetensors"}
     others = {"pytorch_model.bin", "modeling_river.py", "original/consolidated.00.safetensors"}
+    others |= {"checkpoint-9/model.safetensors", "onnx/config.json"}
     fetched = filter_repo_objects(
         wanted | unwanted | others, allow_patterns=hub._WANTED, ignore_patterns=hub._UNWANTED
     )
     assert set(fetched) == wanted
 
 
-@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin", "adapter_model.bin"])
 @pytest.mark.parametrize("allow_pickle", [False, True])
 def test_pickled_weights_are_fetched_if_asked_for_and_there_are_no_others(
     tmp_path: Path, monkeypatch, weights: str, allow_pickle: bool
 ) -> None:
     asked = []
+    monkeypatch.setattr(
+        "huggingface_hub.HfApi.list_repo_files", lambda *_, **__: ["config.json", weights]
+    )
 
     def fetch(name: str, *, allow_patterns: list[str], **_: object) -> str:
         asked.append(allow_patterns)
@@ -90,8 +94,12 @@ def test_pickled_weights_are_fetched_if_asked_for_and_there_are_no_others(
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
-    local_folder("somebody/model", allow_pickle=allow_pickle)
     wanted = allow_pickle or weights.endswith("safetensors")
+    if wanted:
+        local_folder("somebody/model", allow_pickle=allow_pickle)
+    else:
+        with pytest.raises(ModelError, match="only pickled weights on the hub.*--allow-pickle"):
+            local_folder("somebody/model")
     assert [path.name for path in tmp_path.iterdir()] == ([weights] if wanted else [])
     assert len(asked) == 1 + (allow_pickle and weights.endswith("bin"))
 
@@ -121,4 +129,14 @@ def test_a_repository_in_the_cache_needs_no_network(tmp_path: Path, monkeypatch)
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub._snapshot_download.constants.HF_HUB_CACHE", str(tmp_path))
+
+    def no_network(*_: object, **__: object) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", no_network)
     assert local_folder("o/m", revision=commit) == snapshot
+    assert name_of(snapshot) == "o/m"
+    assert name_of(tmp_path / "folder") == "folder"
+    (snapshot / "pytorch_model.bin.index.json").write_text("{}")
+    with pytest.raises(ModelError, match="only pickled weights"):
+        local_folder("o/m", revision=commit)

@@ -1,0 +1,279 @@
+"""Many requests in one row without padding, for models built like Mistral: the fast engine.
+
+What prompts share (``prefixes``) is run once, level by level; its keys and values stay in one buffer
+per layer, in which the path from the root to the present node lies contiguously. The rest of each
+request is put behind it, computed, and overwritten by the next. All matrix products run over tiles
+of a fixed number of rows that requests fill without gaps, and attention over one request at a time:
+so the shapes, and with them the rounding, of what is computed for a request do not depend on its
+company, and its log-probabilities are the same bits in any batch and order. In the last layer only
+what is read goes on after keys and values.
+
+The modules of the model are called one by one, so quantized layers work; how they are wired is that
+of ``MistralModel`` in Transformers 5. Knows nothing about heads and probabilities.
+
+Shapes: T tokens of a row, P tokens before them, H hidden width, D head width, R positions read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from biomistral.models.continuations import Encoded, Row
+from biomistral.models.prefixes import Node, shared_beginnings
+from biomistral.models.reading import Reads, reads_of
+
+# Models whose layers are wired like Mistral's, without anything in between.
+_KINDS = ("mistral", "llama", "qwen2")
+# Rows of a matrix product. Few enough to stay in the cache, enough to keep the cores busy: the best
+# of 128, 256, 512 and 1024 for a model of width 768 on a CPU with matrix units (measured).
+_TILE = 512
+_READ_TILE = 32  # the same for the last layer, which goes on with few rows
+
+
+def is_supported(model: Any) -> bool:
+    """Whether this model's layers are of the kind that is computed here."""
+    config = model.config
+    if config.model_type not in _KINDS:
+        return False
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return kinds <= {"full_attention"} or (
+        kinds == {"sliding_attention"} and config.sliding_window is not None
+    )
+
+
+def run_packed(
+    model: Any, encoded: Sequence[Encoded], batch_tokens: int
+) -> Iterator[tuple[list[int], Tensor, Reads, int]]:
+    """Run requests in rows of about ``batch_tokens`` tokens (at least one request).
+
+    Yields for each row the indices of its requests, what the head gets at the places that are read
+    (R, H), what is to be read there, and the number of tokens that went through the model.
+    """
+    decoder = _Decoder(model, max(len(item.trunk) + sum(map(len, item.tails)) for item in encoded))
+    trunks = [item.trunk for item in encoded]
+    tree = shared_beginnings(trunks, least_saved=_TILE)
+    for node in tree.walk():
+        tokens = trunks[node.member][node.start : node.stop]
+        num_tokens = len(tokens)
+        if tokens:
+            decoder.keep(tokens, node.start)
+        for indices in _packs(node, encoded, batch_tokens):
+            items = [encoded[index] for index in indices]
+            rows = [item.row(node.stop) for item in items]
+            num_tokens += sum(len(row.tokens) for row in rows)
+            yield indices, decoder.read(rows, node.stop), reads_of(items), num_tokens
+            num_tokens = 0
+
+
+def _packs(node: Node, encoded: Sequence[Encoded], batch_tokens: int) -> Iterator[list[int]]:
+    pack: list[int] = []
+    room = batch_tokens
+    for index in node.leaves:
+        item = encoded[index]
+        length = len(item.trunk) - node.stop + sum(len(tail) - 1 for tail in item.tails)
+        if pack and length > room:
+            yield pack
+            pack, room = [], batch_tokens
+        pack.append(index)
+        room -= length
+    if pack:
+        yield pack
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """The rows of one request in a pack."""
+
+    start: int
+    stop: int
+    places: list[int]  # within the pack
+    mask: Tensor  # (T, P + T): what is added to attention scores
+
+
+class _Decoder:
+    """The layers of a model, with keys and values of the tokens before those that are run."""
+
+    def __init__(self, model: Any, capacity: int) -> None:
+        self._decoder = model.get_decoder()
+        self._config = model.config
+        self._device = model.device
+        self._tile = _TILE if model.device.type == "cpu" else 1 << 30
+        attention = self._decoder.layers[0].self_attn
+        self._head_width: int = attention.head_dim
+        self._scaling: float = attention.scaling
+        num_heads = self._config.num_key_value_heads
+        embedding = self._decoder.embed_tokens.weight
+        self._dtype = embedding.dtype
+        self._path = [
+            embedding.new_empty(2, num_heads, capacity, self._head_width)
+            for _ in self._decoder.layers
+        ]
+
+    def keep(self, tokens: list[int], before: int) -> None:
+        """Run tokens that come after the first ``before`` of the path, and put them on it."""
+        row = Row(tokens, list(range(before, before + len(tokens))), [0] * len(tokens), [])
+        self._run([row], before)
+
+    def read(self, rows: Sequence[Row], before: int) -> Tensor:
+        """Run rows that come after the first ``before`` tokens of the path; return (R, H)."""
+        hidden = self._run(rows, before)
+        assert hidden is not None
+        return hidden
+
+    def _run(self, rows: Sequence[Row], before: int) -> Tensor | None:
+        device = self._device
+        tokens = torch.tensor([token for row in rows for token in row.tokens], device=device)
+        positions = torch.tensor([place for row in rows for place in row.positions], device=device)
+        num_tokens = len(tokens)
+        tile = min(self._tile, num_tokens) if device.type != "cpu" else self._tile
+        padding = -num_tokens % tile
+        hidden = self._decoder.embed_tokens(F.pad(tokens, (0, padding)))  # (T, H), padded
+        turns = self._decoder.rotary_emb(hidden[None], F.pad(positions, (0, padding))[None])
+        cosine, sine = (turn[0, :, None, :] for turn in turns)  # each (T, 1, D)
+        segments = self._segments(rows, before)
+        places = [place for segment in segments for place in segment.places]
+        tiles = [slice(start, start + tile) for start in range(0, num_tokens + padding, tile)]
+        last = len(self._decoder.layers) - 1
+        for index, layer in enumerate(self._decoder.layers):
+            if index == last:
+                return self._last_layer(
+                    layer, hidden, tiles, segments, places, (cosine, sine), before
+                )
+            queries, keys, values = self._project(layer, hidden, tiles, (cosine, sine))
+            mixed = torch.zeros_like(queries)  # (T, heads, D)
+            for segment in segments:
+                part = slice(segment.start, segment.stop)
+                mixed[part] = self._attend(
+                    index, queries[part], keys[part], values[part], segment.mask, before
+                )
+            for each in tiles:
+                self._finish(layer, hidden[each], mixed[each])
+        raise AssertionError("a model without layers")
+
+    def _segments(self, rows: Sequence[Row], before: int) -> list[_Segment]:
+        segments = []
+        start = 0
+        for row in rows:
+            stop = start + len(row.tokens)
+            places = [start + place for place in row.places]
+            segments.append(_Segment(start, stop, places, self._mask(row, before)))
+            start = stop
+        return segments
+
+    def _mask(self, row: Row, before: int) -> Tensor:
+        """Return what is added to the scores of a row: (T, P + T), 0 or minus infinity."""
+        num_tokens = len(row.tokens)
+        seen = torch.ones(num_tokens, before + num_tokens, dtype=torch.bool).tril(before)
+        if any(row.branches):
+            branches = torch.tensor(row.branches)
+            own = (branches[:, None] == branches) | (branches == 0)
+            seen[:, before:] &= own
+        window = self._config.sliding_window if self._config.model_type == "mistral" else None
+        if window is not None and max(row.positions) >= window:
+            positions = torch.tensor(row.positions)
+            of_keys = torch.cat([torch.arange(before), positions])
+            seen &= positions[:, None] - of_keys < window
+        mask = torch.zeros(seen.shape, dtype=self._dtype)
+        return mask.masked_fill_(~seen, float("-inf")).to(self._device)
+
+    def _project(
+        self, layer: Any, hidden: Tensor, tiles: Sequence[slice], turns: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of all rows: (T, heads, D) each."""
+        attention = layer.self_attn
+        parts = []
+        for tile in tiles:
+            normed = layer.input_layernorm(hidden[tile])
+            queries, keys, values = (
+                project(normed).unflatten(-1, (-1, self._head_width))
+                for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+            )
+            here = (turns[0][tile], turns[1][tile])
+            parts.append((_turned(queries, here), _turned(keys, here), values))
+        queries, keys, values = (torch.cat(kind) for kind in zip(*parts, strict=True))
+        return queries, keys, values
+
+    def _attend(
+        self,
+        layer_index: int,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor,
+        before: int,
+    ) -> Tensor:
+        """Put keys and values behind the path; return what queries (Q, heads, D) find there."""
+        num_tokens, num_queries = keys.shape[0], queries.shape[0]
+        path = self._path[layer_index][:, :, : before + num_tokens]
+        path[0, :, before:] = keys.transpose(0, 1)
+        path[1, :, before:] = values.transpose(0, 1)
+        if not num_queries:
+            return queries
+        # Heads that share keys become further queries of one head: half as long again otherwise.
+        groups = queries.transpose(0, 1).reshape(path.shape[1], -1, self._head_width)
+        found = F.scaled_dot_product_attention(
+            groups[None],
+            path[:1],
+            path[1:],
+            attn_mask=mask.repeat(groups.shape[1] // num_queries, 1),
+            scale=self._scaling,
+        )
+        return found.view(-1, num_queries, self._head_width).transpose(0, 1)
+
+    def _finish(self, layer: Any, hidden: Tensor, mixed: Tensor) -> None:
+        """Add attention and the feed-forward part of a layer to hidden states, in place."""
+        hidden += layer.self_attn.o_proj(mixed.flatten(1))
+        hidden += layer.mlp(layer.post_attention_layernorm(hidden))
+
+    def _last_layer(
+        self,
+        layer: Any,
+        hidden: Tensor,
+        tiles: Sequence[slice],
+        segments: Sequence[_Segment],
+        places: list[int],
+        turns: tuple[Tensor, Tensor],
+        before: int,
+    ) -> Tensor | None:
+        """Make keys and values of all rows; go on with those that are read: (R, H)."""
+        index = len(self._decoder.layers) - 1
+        queries, keys, values = self._project(layer, hidden, tiles, turns)
+        read: list[Tensor] = []
+        for segment in segments:
+            part = slice(segment.start, segment.stop)
+            rows = [place - segment.start for place in segment.places]
+            read.append(
+                self._attend(
+                    index,
+                    queries[segment.places],
+                    keys[part],
+                    values[part],
+                    segment.mask[rows],
+                    before,
+                )
+            )
+        if not places:
+            return None
+        mixed = torch.cat(read)
+        chosen = hidden[places]
+        num_places = len(places)
+        padding = -num_places % _READ_TILE
+        chosen, mixed = F.pad(chosen, (0, 0, 0, padding)), F.pad(mixed, (0, 0, 0, 0, 0, padding))
+        for start in range(0, num_places, _READ_TILE):
+            tile = slice(start, start + _READ_TILE)
+            self._finish(layer, chosen[tile], mixed[tile])
+        normed: Tensor = self._decoder.norm(chosen[:num_places])
+        return normed
+
+
+def _turned(vectors: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate queries or keys (T, heads, D) by their positions."""
+    first, second = vectors.chunk(2, dim=-1)
+    cosine, sine = turns
+    return vectors * cosine + torch.cat([-second, first], dim=-1) * sine

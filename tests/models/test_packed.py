@@ -1,0 +1,77 @@
+"""Packed rows: which models, how much goes through them, and modules that are no plain matrices."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from biomistral.models import packed
+from biomistral.models.continuations import Encoded
+
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 50,
+}
+
+
+def model_of(config, kind):
+    torch.manual_seed(0)
+    return kind(config).eval()
+
+
+MODELS = {
+    "mistral": lambda: model_of(MistralConfig(**SMALL), MistralForCausalLM),
+    "llama": lambda: model_of(LlamaConfig(**SMALL, attention_bias=True), LlamaForCausalLM),
+    "qwen2": lambda: model_of(Qwen2Config(**SMALL), Qwen2ForCausalLM),
+    "wide heads": lambda: model_of(MistralConfig(**SMALL, head_dim=16), MistralForCausalLM),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("length", [1, 5, 700])
+def test_hidden_states_are_those_of_the_whole_model(name, length):
+    model = MODELS[name]()
+    assert packed.is_supported(model)
+    tokens = torch.randint(50, (length,), generator=torch.Generator().manual_seed(length)).tolist()
+    item = Encoded(tokens, [[1], [2]], length, [(), ()])
+    with torch.inference_mode():
+        (found,) = packed.run_packed(model, [item], 256)
+        expected = model.model(torch.tensor([tokens])).last_hidden_state[0, -1:]
+    indices, hidden, _, num_tokens = found
+    assert (indices, num_tokens) == ([0], length)
+    torch.testing.assert_close(hidden, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_what_is_shared_goes_through_the_model_once():
+    model = MODELS["mistral"]()
+    shared = [index % 50 for index in range(600)]
+    items = [Encoded([*shared, index, 7], [[1], [2]], 602, [(), ()]) for index in range(20)]
+    with torch.inference_mode():
+        runs = list(packed.run_packed(model, items, 8))
+        alone = [next(packed.run_packed(model, [item], 8)) for item in items]
+    assert sum(run[3] for run in runs) == 600 + 20 * 2
+    assert len(runs) == 5  # four rows of two tokens each in a pack of eight
+    hidden = torch.cat([run[1] for run in runs])
+    order = [index for run in runs for index in run[0]]
+    torch.testing.assert_close(hidden, torch.cat([alone[index][1] for index in order]))
+
+
+def test_models_with_anything_in_between_are_left_to_others():
+    gpt2 = model_of(GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=50), GPT2LMHeadModel)
+    assert not packed.is_supported(gpt2)
+    some = Qwen2Config(**SMALL, use_sliding_window=True, sliding_window=8, max_window_layers=1)
+    assert not packed.is_supported(model_of(some, Qwen2ForCausalLM))
