@@ -98,13 +98,14 @@ def create(out: Path, origin: Origin, *, resume: bool = False) -> Iterator[Draft
     handed out again; everything else starts empty. An artefact that is already at ``out`` is
     replaced only at the very end.
 
-    Raises ``InputError`` if ``out`` is something not made by this package, if another process is
-    making it, if the disk is full or the place cannot be written to.
+    Where ``out`` is a link, the artefact is made at the place that it points to. Raises
+    ``InputError`` if ``out`` is something not made by this package or an artefact of another kind,
+    if another process is making it, if the disk is full or the place cannot be written to.
     """
-    out = out.absolute()
+    out = out.resolve()
     partial = out.parent / f".{out.name}.{origin.fingerprint[:12]}.partial"
     started = time.perf_counter()
-    with _plain_os_errors(out), _held(out, partial):
+    with _plain_os_errors(out), _held(out, partial, origin.kind):
         resumed = _empty(partial, keep_work=resume)
         draft = Draft(folder=partial, work=partial / WORK)
         draft.work.mkdir(exist_ok=True)
@@ -203,14 +204,47 @@ def _has_files(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def _refuse_foreign(out: Path) -> None:
-    if _has_files(out) and read_manifest(out) is None:
+def check_apart(out: Path, inputs: Mapping[str, Path]) -> None:
+    """Raise ``InputError`` if ``out`` is one of the inputs, lies in one or holds one.
+
+    Making it would then change or remove what it is made from. ``inputs`` are files and folders
+    by the names that the user gave them.
+    """
+    place = out.resolve()
+    for name, path in inputs.items():
+        given = path.resolve()
+        if given == place:
+            how = "is"
+        elif place in given.parents:
+            how = "holds"
+        elif given in place.parents:
+            how = "lies in"
+        else:
+            continue
+        raise InputError(f"{out}: {how} the input {name!r}, which is read; name another output")
+
+
+def _refuse_foreign(out: Path, kind: Kind) -> None:
+    if out.is_dir() and Path.cwd().is_relative_to(out):
+        raise InputError(
+            f"{out}: is the folder this was started in, or holds it, and cannot be replaced; name "
+            "a folder that is not there yet"
+        )
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file, a folder is to be made there; name another output")
+    if not _has_files(out):
+        return
+    manifest = read_manifest(out)
+    if manifest is None:
         raise InputError(
             f"{out}: already exists and was not made by biomistral; "
             "name another output folder, or move this one away"
         )
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file, a folder is to be made there; name another output")
+    if manifest.get("kind") != kind:
+        raise InputError(
+            f"{out}: already exists and is of the kind {manifest.get('kind')}, which is not "
+            f"replaced by one of the kind {kind}; name another output folder, or move this one away"
+        )
 
 
 @contextlib.contextmanager
@@ -221,10 +255,15 @@ def _plain_os_errors(out: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise _no_space(out) from error
+        if error.errno in _TOO_MANY:
+            raise InputError(
+                f"{error.filename or out}: cannot be opened, too many files are open; raise the "
+                "limit (ulimit -n 65536), then run the same command again"
+            ) from error
         if error.errno in _NO_ENTRY:
             raise InputError(
                 f"{error.filename or out}: cannot be used ({error.strerror}); "
-                "choose another --out or change its permissions"
+                "choose another output folder or change its permissions"
             ) from error
         raise
     except Exception as error:
@@ -234,21 +273,22 @@ def _plain_os_errors(out: Path) -> Iterator[None]:
         raise
 
 
+_TOO_MANY = (errno.EMFILE, errno.ENFILE)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: more than the limit of a file
 _NO_ENTRY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
 def _no_space(out: Path) -> InputError:
     return InputError(
-        f"{out}: no space left on the disk; free some or choose another --out, then run "
-        "the same command again"
+        f"{out}: no space left on the disk; free some or choose another output folder, then "
+        "run the same command again"
     )
 
 
 @contextlib.contextmanager
-def _held(out: Path, partial: Path) -> Iterator[None]:
+def _held(out: Path, partial: Path, kind: Kind) -> Iterator[None]:
     """Create and lock the draft folder; the system drops the lock when the process dies."""
-    _refuse_foreign(out)
+    _refuse_foreign(out, kind)
     partial.mkdir(parents=True, exist_ok=True)
     handle = os.open(partial, os.O_RDONLY)
     try:
@@ -335,12 +375,17 @@ def _sweep(out: Path) -> None:
     """Remove what older and interrupted runs left of this artefact, and of no other."""
     leftover = re.compile(rf"\.{re.escape(out.name)}\.([0-9a-f]{{12}}\.partial|[0-9]+\.old)")
     for path in out.parent.iterdir():
-        if leftover.fullmatch(path.name) and (path.suffix == ".old" or _is_free(path)):
+        if not leftover.fullmatch(path.name) or path.is_symlink():
+            continue
+        if path.suffix == ".old" or _is_free(path):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_free(partial: Path) -> bool:
-    handle = os.open(partial, os.O_RDONLY)
+    try:
+        handle = os.open(partial, os.O_RDONLY)
+    except FileNotFoundError:  # another process has just swept it away
+        return False
     try:
         return _lock(handle)
     finally:

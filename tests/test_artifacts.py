@@ -444,6 +444,59 @@ def test_a_file_in_the_way_is_refused_and_an_empty_folder_is_not(tmp_path: Path)
     assert _whole(_make(tmp_path / "empty"))
 
 
+def test_an_artefact_of_another_kind_is_refused_and_untouched(tmp_path: Path) -> None:
+    out = _make(tmp_path / "letters")
+    model = Origin("model", "letters", {})
+    with pytest.raises(InputError, match="letters: already exists and is of the kind tokens"):
+        _make(out, model)
+    assert _whole(out)
+
+
+def test_the_folder_one_is_in_is_refused(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "here" / "inner").mkdir(parents=True)
+    for folder in ("here", "here/inner"):
+        monkeypatch.chdir(tmp_path / folder)
+        for out in (Path(), tmp_path / "here"):
+            with pytest.raises(InputError, match="name a folder that is not there yet"):
+                _make(out)
+    assert _all_below(tmp_path) == ["here", "here/inner"]
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "letters"
+    link.symlink_to(tmp_path / "disk" / "real")
+    for text in "ab":  # made, then replaced
+        assert _whole(_make(link, text=text))
+    assert link.is_symlink()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert (tmp_path / "disk" / "real" / "inner" / "letters.txt").read_text()[0] == "b"
+
+
+def test_links_that_look_like_leftovers_are_let_be(tmp_path: Path) -> None:
+    for name in (".letters.0123456789ab.partial", ".letters.123.old"):
+        (tmp_path / name).symlink_to(tmp_path / "nowhere")
+    assert _whole(_make(tmp_path / "letters"))
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("out", "how"), [("a/b", "is"), ("a/b/c", "lies in"), ("a", "holds"), ("link/c", "lies in")]
+)
+def test_an_output_is_apart_from_its_inputs(tmp_path: Path, out: str, how: str) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "b")
+    with pytest.raises(InputError, match=rf"{out}: {how} the input 'b', which is read"):
+        artifacts.check_apart(tmp_path / out, {"b": tmp_path / "a" / "b"})
+    artifacts.check_apart(tmp_path / "a" / "bc", {"b": tmp_path / "a" / "b"})
+
+
+def test_too_many_open_files_are_one_line(tmp_path: Path) -> None:
+    error = OSError(errno.EMFILE, os.strerror(errno.EMFILE), "shard")
+    with pytest.raises(InputError, match="shard: cannot be opened, too many files are open"):
+        _fail(tmp_path / "letters", error)
+
+
 def _places_that_cannot_be_written(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "file").write_text("one")
     yield tmp_path / "file" / "letters"
@@ -452,7 +505,9 @@ def _places_that_cannot_be_written(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     for out in _places_that_cannot_be_written(tmp_path):
-        with pytest.raises(InputError, match=r"cannot be used .*; choose another --out") as caught:
+        with pytest.raises(
+            InputError, match=r"cannot be used .*; choose another output folder"
+        ) as caught:
             _make(out)
         assert "\n" not in str(caught.value)
     assert _all_below(tmp_path) == ["file"]

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from biomistral import artifacts
 from biomistral.artifacts import Origin
-from biomistral.errors import InputError, ModelError, RecipeError
+from biomistral.errors import ModelError, RecipeError
 from biomistral.merging.difference import tensor_difference
 from biomistral.merging.low_rank import factors, norm_of_product
 from biomistral.merging.threads import workers
@@ -79,9 +79,7 @@ def extract_lora(
     """
     if rank < 1:
         raise RecipeError("extract-lora", [f"rank {rank} is below 1; set it to 8, 16, 32 ..."])
-    for folder in (model, base):
-        if folder.resolve() == out.resolve():
-            raise InputError(f"{out}: is a model that is read; name another output folder")
+    artifacts.check_apart(out, {str(model): model, str(base): base})
     tuned, start = (Checkpoint(folder, allow_pickle=allow_pickle) for folder in (model, base))
     _check_comparable(tuned, start)
     plan = _plan(tuned, start, embeddings=embeddings)

@@ -22,7 +22,9 @@ from biomistral.merging.config import MergeConfig, from_settings, load_config
 from biomistral.merging.engine import Engine, available_threads
 from biomistral.merging.plan import Plan, find_folders, plan_merge
 from biomistral.merging.references import shown
-from biomistral.models.cards import Card, read_card, write_card
+from biomistral.models.adapters import ADAPTER_CONFIG, ADAPTER_FILE, PICKLED_ADAPTER_FILE
+from biomistral.models.cards import CARD, README, Card, read_card, write_card
+from biomistral.models.checkpoints import COMPANIONS, CONFIG, INDEX, PICKLED_INDEX
 from biomistral.models.writing import (
     DEFAULT_SHARD_BYTES,
     CheckpointWriter,
@@ -35,6 +37,12 @@ from biomistral.versions import STEP_VERSIONS
 
 if TYPE_CHECKING:
     from biomistral.recipe.settings import MergeSettings
+
+# Of a model or an adapter; its weights are named by the plan.
+_BESIDE_WEIGHTS = (
+    *(CONFIG, INDEX, PICKLED_INDEX, *COMPANIONS, CARD, README),
+    *(ADAPTER_CONFIG, ADAPTER_FILE, PICKLED_ADAPTER_FILE),
+)
 
 
 @dataclass(frozen=True)
@@ -73,9 +81,11 @@ def merge(
     values = settings.model_dump(mode="json")
     if "seed" in values:
         values["seed"] = seed
-    origin = origin or _origin(settings.name, values, folders, options)
+    artifacts.check_apart(out, folders)
+    plan = plan_merge(config, folders, allow_pickle=options.allow_pickle)
+    origin = origin or _origin(settings.name, values, plan, folders, options)
     card = _card(config, settings.name, folders, _details(settings))
-    return _make(config, folders, out, options, origin, card, progress, digest=True)
+    return _make(plan, out, options, origin, card, progress, digest=True)
 
 
 def merge_config(
@@ -88,15 +98,18 @@ def merge_config(
     """
     config = load_config(path)
     folders = find_folders(config, allow_pickle=options.allow_pickle)
+    artifacts.check_apart(out, {**folders, str(path): path})
+    plan = plan_merge(config, folders, allow_pickle=options.allow_pickle)
     text = path.read_text(encoding="utf-8")
-    origin = _origin(out.name, {"configuration": text, "seed": options.seed}, folders, options)
-    card = _card(config, out.name, folders, {"method": config.method}, text)
-    return _make(config, folders, out, options, origin, card, progress, digest=False)
+    name = out.resolve().name
+    values = {"configuration": text, "seed": options.seed}
+    origin = _origin(name, values, plan, folders, options)
+    card = _card(config, name, folders, {"method": config.method}, text)
+    return _make(plan, out, options, origin, card, progress, digest=False)
 
 
 def _make(
-    config: MergeConfig,
-    folders: Mapping[str, Path],
+    plan: Plan,
     out: Path,
     options: MergeOptions,
     origin: Origin,
@@ -105,8 +118,6 @@ def _make(
     *,
     digest: bool,
 ) -> Path:
-    _refuse_overwriting(out, folders)
-    plan = plan_merge(config, folders, allow_pickle=options.allow_pickle)
     with artifacts.create(out, origin, resume=True) as draft:
         draft.digest = digest
         _check_room(plan, draft, out)
@@ -153,14 +164,6 @@ def _write_weights(plan: Plan, draft: Draft, options: MergeOptions, progress: Pr
 # --- what is refused ------------------------------------------------------------------------------
 
 
-def _refuse_overwriting(out: Path, folders: Mapping[str, Path]) -> None:
-    for name, folder in folders.items():
-        if folder.resolve() == out.resolve():
-            raise InputError(
-                f"{out}: is the model {name!r}, which the merge reads; name another output folder"
-            )
-
-
 def _check_room(plan: Plan, draft: Draft, out: Path) -> None:
     """Raise ``InputError`` if the disk is too small, before anything is computed."""
     free = shutil.disk_usage(draft.folder).free
@@ -187,15 +190,31 @@ def _kept_if_worth_it(draft: Draft) -> Iterator[None]:
 
 
 def _origin(
-    name: str, values: Mapping[str, Any], folders: Mapping[str, Path], options: MergeOptions
+    name: str,
+    values: Mapping[str, Any],
+    plan: Plan,
+    folders: Mapping[str, Path],
+    options: MergeOptions,
 ) -> Origin:
     settings = {
         **values,
         "shard_bytes": options.shard_bytes,
         "allow_non_finite": options.allow_non_finite,
     }
-    inputs = {name: artifacts.fingerprint_of_files([folder]) for name, folder in folders.items()}
+    inputs = {
+        text: artifacts.fingerprint_of_files(_files_read(folder, plan))
+        for text, folder in folders.items()
+    }
     return Origin("model", name, settings, inputs, STEP_VERSIONS["merge"])
+
+
+def _files_read(folder: Path, plan: Plan) -> list[Path]:
+    """Return what a merge reads of a folder; the folder itself if a manifest speaks for it."""
+    if artifacts.read_manifest(folder) is not None:
+        return [folder]
+    beside = [path for name in _BESIDE_WEIGHTS if (path := folder / name).is_file()]
+    models = {stored.file for model in plan.models.values() for stored in model.tensors.values()}
+    return sorted({*beside, *(file for file in models if file.parent == folder)})
 
 
 def _details(settings: MergeSettings) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -210,8 +211,23 @@ def test_a_broken_model_is_refused_before_anything_is_written(
 
 
 def test_an_input_is_never_the_output(models):
-    with pytest.raises(InputError, match="is the model 'tuned', which the merge reads"):
+    with pytest.raises(InputError, match="is the input 'tuned', which is read"):
         merge(settings_of("linear"), models["tuned"], models=models)
+
+
+def test_only_files_that_are_read_decide_whether_a_merge_is_the_same(broken_models, tmp_path):
+    def fingerprint():
+        out = merge(settings_of("linear"), tmp_path / "out", models=broken_models)
+        return read_manifest(out)["fingerprint"]
+
+    tuned = broken_models["tuned"]
+    before = fingerprint()
+    (tuned / "optimizer.bin").write_bytes(b"1")
+    (tuned / "logs").mkdir()
+    (tuned / "logs" / "events").write_text("x")
+    assert fingerprint() == before
+    os.utime(tuned / "model.safetensors", ns=(1, 1))
+    assert fingerprint() != before
 
 
 # --- the package ---

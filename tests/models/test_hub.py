@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub.utils import filter_repo_objects
@@ -83,8 +84,9 @@ def test_pickled_weights_are_fetched_if_asked_for_and_there_are_no_others(
     tmp_path: Path, monkeypatch, weights: str, allow_pickle: bool
 ) -> None:
     asked = []
+    files = [SimpleNamespace(rfilename=name) for name in ("config.json", weights)]
     monkeypatch.setattr(
-        "huggingface_hub.HfApi.list_repo_files", lambda *_, **__: ["config.json", weights]
+        "huggingface_hub.HfApi.model_info", lambda *_, **__: SimpleNamespace(siblings=files)
     )
 
     def fetch(name: str, *, allow_patterns: list[str], **_: object) -> str:
@@ -98,7 +100,7 @@ def test_pickled_weights_are_fetched_if_asked_for_and_there_are_no_others(
     if wanted:
         local_folder("somebody/model", allow_pickle=allow_pickle)
     else:
-        with pytest.raises(ModelError, match="only pickled weights on the hub.*--allow-pickle"):
+        with pytest.raises(ModelError, match=r"only pickled weights on the hub.*--allow-pickle"):
             local_folder("somebody/model")
     assert [path.name for path in tmp_path.iterdir()] == ([weights] if wanted else [])
     assert len(asked) == 1 + (allow_pickle and weights.endswith("bin"))
@@ -133,7 +135,7 @@ def test_a_repository_in_the_cache_needs_no_network(tmp_path: Path, monkeypatch)
     def no_network(*_: object, **__: object) -> None:
         raise ConnectionError
 
-    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", no_network)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", no_network)
     assert local_folder("o/m", revision=commit) == snapshot
     assert name_of(snapshot) == "o/m"
     assert name_of(tmp_path / "folder") == "folder"
