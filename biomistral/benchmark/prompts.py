@@ -153,5 +153,6 @@ def _cloze_continuations(question: Question) -> tuple[str, ...]:
 
 _FORMS: dict[Scoring, _Form] = {
     "letter": _Form(_letter_opening, _letter_question, _letter_continuations),
+    "published": _Form(_letter_opening, _letter_question, _letter_continuations),
     "cloze": _Form(_cloze_opening, _cloze_question, _cloze_continuations),
 }

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from biomistral.languages import LANGUAGES
 from biomistral.recipe.fields import (
-    Distinct,
     Fraction,
     LanguageCode,
     Licence,
     Name,
     Settings,
-    without_repeats,
+)
+from biomistral.recipe.measuring import (
+    BenchmarkSettings,
+    EnsembleSettings,
+    EvaluateSettings,
+    HubDataset,
 )
 from biomistral.recipe.merging import (
     DareMerge,
@@ -46,6 +50,7 @@ __all__ = [
     "EvaluateSettings",
     "FilteredValue",
     "FreshModel",
+    "HubDataset",
     "LanguageCode",
     "Licence",
     "LinearMerge",
@@ -171,6 +176,11 @@ class CorpusSettings(Settings):
         description="best_fit cuts no document that fits into a row (arXiv 2404.10830); "
         "concatenate joins all and cuts at the row length, as published.",
     )
+    exclude_overlap_with: Literal["benchmark"] | None = Field(
+        None,
+        description="benchmark: drop documents that share 13 words in a row with a test question "
+        "of this recipe's evaluation.",
+    )
     held_out_fraction: Fraction = Field(
         0.0, description="Share of the documents kept apart, to measure perplexity on."
     )
@@ -269,72 +279,6 @@ class AwqQuantization(Settings):
 QuantizeSettings = Annotated[
     BitsandbytesQuantization | AwqQuantization, Field(discriminator="method")
 ]
-
-
-# --- benchmark and evaluation ---------------------------------------------------------------------
-
-
-class BenchmarkSettings(Settings):
-    """Where the questions come from."""
-
-    data: str = Field(
-        "data/benchmark",
-        description="Folder with the published files (see docs/benchmark.md), or with one folder "
-        "per task of your own, each with a task.yaml.",
-    )
-
-
-class EnsembleSettings(Settings):
-    """A model that does not exist: the mean of several models' probabilities."""
-
-    name: Name = Field(description="Name under which it is reported.")
-    models: Distinct[str] = Field(min_length=2, description="Evaluated models to combine.")
-
-
-class EvaluateSettings(Settings):
-    """Few-shot multiple-choice evaluation."""
-
-    models: Distinct[str] = Field(min_length=1, description="Models to evaluate, in table order.")
-    tasks: Annotated[Literal["all"] | list[str], AfterValidator(without_repeats)] = Field(
-        "all", description="all, or names of tasks."
-    )
-    languages: Distinct[LanguageCode] = Field(
-        default=["en"], min_length=1, description="Languages of the questions."
-    )
-    shots: int = Field(3, ge=0, description="Worked examples before each question.")
-    seeds: Distinct[int] = Field(
-        default=[1, 2, 3], min_length=1, description="One evaluation each: they draw the examples."
-    )
-    scoring: Distinct[Literal["letter", "cloze"]] = Field(
-        default=["letter"],
-        min_length=1,
-        description="letter: probability of each choice's letter after the prompt; cloze: "
-        "probability of each choice's text per byte, choices not shown.",
-    )
-    limit: int | None = Field(
-        None, ge=1, description="At most this many test questions per task and language."
-    )
-    batch_tokens: int = Field(
-        16_384, ge=64, description="Most tokens in one forward pass: bounds the memory."
-    )
-    precision: Literal["bfloat16", "float32"] = Field(
-        "bfloat16", description="Type of the arithmetic (of the unquantized parts)."
-    )
-    long_prompts: Literal["refuse", "drop_shots", "skip"] = Field(
-        "refuse",
-        description="Prompts longer than a model's context: an error; or as many worked examples "
-        "fewer as it takes; or not asked. The question itself is never cut.",
-    )
-    ensembles: list[EnsembleSettings] = Field(
-        default_factory=list, description="Ensembles of evaluated models."
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_scoring_is_a_list(cls, value: Any) -> Any:
-        if isinstance(value, dict) and isinstance(value.get("scoring"), str):
-            value = {**value, "scoring": [value["scoring"]]}
-        return value
 
 
 # --- the recipe -----------------------------------------------------------------------------------
