@@ -36,8 +36,8 @@ STEP_VERSIONS: Mapping[str, int] = {
     "questions": 1,
     "predict": 2,
     "ensemble": 1,
-    "score": 1,
-    "report": 1,
+    "score": 2,
+    "report": 2,
 }
 
 

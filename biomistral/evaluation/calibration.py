@@ -173,7 +173,7 @@ def by_platt(logprobs: Floats, slope: Floats | float, intercept: Floats | float)
     rest = logprobs.copy()
     np.put_along_axis(rest, top, -np.inf, axis=-1)
     rest -= _log_sums(rest)[..., None]
-    calibrated = rest - np.logaddexp(0, new_logits)[..., None]  # log(1 - new confidence)
+    calibrated: Floats = rest - np.logaddexp(0, new_logits)[..., None]  # log(1 - new confidence)
     of_top = -np.logaddexp(0, -new_logits)
     np.put_along_axis(calibrated, top, of_top[..., None], axis=-1)
     return calibrated

@@ -197,7 +197,8 @@ def _tops(table: Any) -> Ints | None:
     if not any(texts):
         return None
     places = [LETTERS.find(text.strip()) if len(text.strip()) == 1 else -1 for text in texts]
-    return np.array(places)[coded.indices.to_numpy()]
+    tops: Ints = np.array(places)[coded.indices.to_numpy()]
+    return tops
 
 
 def _rows_by_key(table: Any) -> Iterator[tuple[CellKey, Ints]]:

@@ -1,25 +1,44 @@
 """The edge of scoring: predictions and questions in, a table of scores out.
 
-Writes ``scores.parquet`` (``Score``) and ``reliability.parquet`` (``ReliabilityBin``). What the
-numbers mean is in ``measures`` and ``metrics``.
+    scores.parquet       Score, one line per model, task and metric
+    reliability.parquet  ReliabilityBin, before and after calibrating
+    coverage.parquet     CoveragePoint
+    comparisons.parquet  Comparison, every pair of models
+    calibration/*.json   what calibrates each model, for later use (calibration.py)
+
+What the numbers mean is in ``measures``, ``metrics`` and ``comparison``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from biomistral import artifacts
 from biomistral.artifacts import Origin
 from biomistral.errors import InputError, did_you_mean
-from biomistral.evaluation import measures
+from biomistral.evaluation import calibration, score_rows
 from biomistral.evaluation.columns import Cell, CellKey, check_same_questions, read_cells
-from biomistral.records import Question, ReliabilityBin, Score, Task, read_records, write_records
+from biomistral.evaluation.comparison import compare
+from biomistral.records import (
+    Comparison,
+    CoveragePoint,
+    Question,
+    ReliabilityBin,
+    Score,
+    Task,
+    read_records,
+    write_records,
+)
 
 QUESTIONS = "questions.parquet"
 TASKS = "tasks.parquet"
 SCORES = "scores.parquet"
 RELIABILITY = "reliability.parquet"
+COVERAGE = "coverage.parquet"
+COMPARISONS = "comparisons.parquet"
+CALIBRATION = "calibration"
 
 
 def score(
@@ -29,13 +48,17 @@ def score(
     *,
     seed: int = 42,
     ensembles: Collection[str] = (),
+    validation: Mapping[str, Path] | None = None,
     origin: Origin | None = None,
 ) -> Path:
     """Score the predictions of all models against the questions they answer.
 
     ``predictions`` has the folder of each model's predictions by its name, in table order, those of
     ``ensembles`` among them; ``questions`` is a folder of questions and tasks; ``seed`` draws the
-    resamples of the intervals. Raises ``InputError`` if files are missing or broken, if the models
+    resamples of the intervals. ``validation`` has folders of predictions on other questions of the
+    same tasks, by model: calibration is fitted on these where they are given, else cross-fitted.
+
+    Raises ``InputError`` if files are missing or broken, if the models
     did not answer the same questions, or if these are not those of ``questions``.
     """
     if not predictions:
@@ -50,23 +73,48 @@ def score(
                 f"predictions of {model}": artifacts.fingerprint_of_files([path])
                 for model, path in predictions.items()
             },
+            **{
+                f"validation of {model}": artifacts.fingerprint_of_files([path])
+                for model, path in (validation or {}).items()
+            },
         },
     )
     cells = {model: read_cells(path, model) for model, path in predictions.items()}
     check_same_questions(cells)
     groups = {task.name: task.group for task in read_records(questions / TASKS, Task)}
     _check_answers_questions(next(iter(cells.values())), questions, groups)
-    with artifacts.create(out, origin) as draft:
-        rows = measures.scores(cells, groups, seed=seed, ensembles=ensembles)
-        bars = measures.reliability_bins(cells, groups)
-        draft.counts["scores"] = write_records(draft.folder / SCORES, rows, Score)
-        draft.counts["reliability_bins"] = write_records(
-            draft.folder / RELIABILITY, bars, ReliabilityBin
+    validation = validation or {}
+    fitted = {
+        model: score_rows.fit_calibrators(
+            own, groups, read_cells(validation[model], model) if model in validation else None
         )
+        for model, own in cells.items()
+    }
+    calibrators = {model: of_cells for model, (of_cells, _) in fitted.items()}
+    with artifacts.create(out, origin) as draft:
+        rows = score_rows.scores(
+            cells, groups, seed=seed, ensembles=ensembles, calibrators=calibrators
+        )
+        bars = score_rows.reliability_bins(cells, groups, calibrators)
+        points = score_rows.coverage_points(cells, groups)
+        pairs = compare(cells, groups, seed=seed)
+        folder = draft.folder
+        draft.counts["scores"] = write_records(folder / SCORES, rows, Score)
+        draft.counts["reliability_bins"] = write_records(folder / RELIABILITY, bars, ReliabilityBin)
+        write_records(folder / COVERAGE, points, CoveragePoint)
+        draft.counts["comparisons"] = write_records(folder / COMPARISONS, pairs, Comparison)
+        (folder / CALIBRATION).mkdir()
+        for model, (_, fits) in fitted.items():
+            calibration.write(calibration_file(folder, model), model, fits)
         draft.counts["answers"] = sum(
             cell.logprobs[..., 0].size for by_key in cells.values() for cell in by_key.values()
         )
     return out
+
+
+def calibration_file(scores: Path, model: str) -> Path:
+    """Where the calibration of a model lies in a folder of scores; safe for any name."""
+    return scores / CALIBRATION / f"{quote(model, safe=' ')}.json"
 
 
 def _check_answers_questions(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from biomistral.errors import InputError
@@ -112,3 +114,55 @@ def test_other_seeds_are_named(write_predictions, prediction):
     two = read_cells(write_predictions("two", [prediction()]), "two")
     with pytest.raises(InputError, match=r"'two' lacks question 'q1' .* with seed 2"):
         check_same_questions({"two": two, "one": one})
+
+
+def with_columns(folder, **columns):
+    path = folder / "predictions.parquet"
+    table = pq.read_table(path)
+    for name, values in columns.items():
+        if name in table.column_names:
+            table = table.drop_columns([name])
+        table = table.append_column(name, values)
+    pq.write_table(table, path)
+    return folder
+
+
+def test_orders_become_the_places_of_the_choices(write_predictions, prediction):
+    folder = write_predictions(
+        "one", [prediction("q1", (-1.0, -2.0, -3.0)), prediction("q2"), prediction("q3")]
+    )
+    orders = pa.array([[2, 0, 1], [1, 0], []], type=pa.list_(pa.int64()))
+    cell = read_cells(with_columns(folder, order=orders), "one")[PLANTS]
+    # choice 0 was shown second, choice 1 last, choice 2 first; the third question in its own order
+    assert cell.places[0].tolist() == [[1, 2, 0], [1, 0, 2], [0, 1, 2]]
+
+
+def test_top_tokens_become_places_of_letters(write_predictions, prediction):
+    folder = write_predictions("one", [prediction(f"q{index}") for index in range(5)])
+    cell = read_cells(with_columns(folder, top=pa.array(["A", " C", "The", "", "AB"])), "one")
+    assert cell[PLANTS].tops.tolist() == [[0, 2, -1, -1, -1]]
+
+
+def test_files_without_orders_and_tops_are_read(write_predictions, prediction):
+    folder = write_predictions("one", [prediction()])
+    path = folder / "predictions.parquet"
+    table = pq.read_table(path)
+    old = [name for name in table.column_names if name not in {"order", "top"}]
+    pq.write_table(table.select(old), path)
+    cell = read_cells(folder, "one")[PLANTS]
+    assert cell.places is None
+    assert cell.tops is None
+
+
+def test_a_whole_cell_may_lack_where_that_is_allowed_but_no_question(write_predictions, prediction):
+    def cells_of(name, *predictions):
+        return read_cells(write_predictions(name, list(predictions)), name)
+
+    plants, rivers = prediction(), prediction(task="rivers")
+    cells = {"a": cells_of("a", plants), "b": cells_of("b", rivers), "c": cells_of("c", rivers)}
+    check_same_questions(cells, partial=True)
+    with pytest.raises(InputError, match="'b' lacks question 'q1' and all others of plants"):
+        check_same_questions(cells)
+    cells["c"] = cells_of("d", prediction("q7", task="rivers"))
+    with pytest.raises(InputError, match="'c' lacks question 'q1' of rivers"):
+        check_same_questions(cells, partial=True)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, roc_auc_score
 
 from biomistral.evaluation import metrics
 
@@ -157,3 +158,85 @@ def test_the_interval_of_a_mean_is_near_the_normal_one():
     half = 1.96 * math.sqrt(0.6 * 0.4 / 400)
     assert low == pytest.approx(0.6 - half, abs=0.006)
     assert high == pytest.approx(0.6 + half, abs=0.006)
+
+
+def test_seeds_are_drawn_apart_from_questions():
+    weights = metrics.seed_weights(3, 42, "plants")
+    assert weights.shape == (metrics.NUM_RESAMPLES, 3)
+    assert weights.sum(axis=1) == pytest.approx(np.ones(metrics.NUM_RESAMPLES))
+    questions = metrics.resample_counts(3, 42, "plants")
+    assert not np.allclose(weights, questions / 3)
+
+
+# --- equal mass, abstaining, position -------------------------------------------------------------
+
+
+@pytest.fixture
+def confidence_and_right():
+    """400 answers, a third of which share their confidence with others."""
+    generator = np.random.default_rng(4)
+    confidence = generator.beta(2, 1, size=400)
+    confidence[::3] = np.round(confidence[::3], 1)
+    return confidence, (generator.random(400) < confidence**2).astype(float)
+
+
+def test_bins_of_equal_mass_are_those_of_scikit_learn(confidence_and_right):
+    confidence, right = confidence_and_right
+    bins = metrics.equal_mass(confidence, right, 15)
+    accuracy, mean = calibration_curve(right, confidence, n_bins=15, strategy="quantile")
+    assert [b.accuracy for b in bins] == pytest.approx(accuracy)
+    assert [b.mean_confidence for b in bins] == pytest.approx(mean)
+    assert sum(b.num_answers for b in bins) == 400
+
+
+def test_bins_of_equal_width_are_those_of_scikit_learn(confidence_and_right):
+    confidence, right = confidence_and_right
+    confidence = 0.001 + 0.998 * confidence  # off 0 and off the edges, where 3/15 has two values
+    bins = metrics.reliability(confidence, right, 15)
+    accuracy, mean = calibration_curve(right, confidence, n_bins=15, strategy="uniform")
+    assert [b.accuracy for b in bins] == pytest.approx(accuracy)
+    assert [b.mean_confidence for b in bins] == pytest.approx(mean)
+
+
+def test_confidences_are_the_highest_renormalised_probabilities(answers):
+    logprobs, _ = answers
+    expected = metrics.renormalised(logprobs).max(axis=-1)
+    assert metrics.confidences(logprobs) == pytest.approx(expected)
+
+
+def test_auroc_is_that_of_scikit_learn(confidence_and_right):
+    confidence, right = confidence_and_right
+    assert metrics.auroc(confidence, right) == pytest.approx(roc_auc_score(right, confidence))
+
+
+def test_auroc_of_answers_that_are_all_right_is_no_number():
+    assert math.isnan(metrics.auroc(np.array([0.2, 0.9]), np.ones(2)))
+
+
+def test_selective_accuracy_by_hand():
+    found = metrics.selective_accuracies(np.array([0.5, 0.9, 0.7]), np.array([1.0, 1.0, 0.0]))
+    assert found == pytest.approx([1, 1 / 2, 2 / 3])
+    assert metrics.accuracy_at(found, 0.5) == pytest.approx(1 / 2)  # two of three
+    assert metrics.accuracy_at(found, 1.0) == pytest.approx(2 / 3)
+    assert metrics.accuracy_at(found, 0.0) == 1  # never none
+
+
+def test_among_equally_sure_answers_no_order_decides(confidence_and_right):
+    confidence, right = confidence_and_right
+    turned = metrics.selective_accuracies(confidence[::-1], right[::-1])
+    assert metrics.selective_accuracies(confidence, right) == pytest.approx(turned)
+    constant = metrics.selective_accuracies(np.full(4, 0.3), np.array([1.0, 0, 0, 1]))
+    assert constant == pytest.approx([0.5] * 4)
+
+
+def test_position_bias_is_between_equal_and_disjoint():
+    even = np.array([0.5, 0.5, 0.0])
+    assert metrics.position_bias(even, even) == 0
+    assert metrics.position_bias(even, np.array([0.0, 0.0, 1.0])) == 1
+    assert metrics.position_bias(np.array([1.0, 0.0]), np.array([0.5, 0.5])) == pytest.approx(
+        (0.25 / 1.5 + 0.25 / 0.5) / 2
+    )
+
+
+def test_shares_count_places():
+    assert metrics.shares(np.array([[0, 2], [2, 2]]), 4).tolist() == [0.25, 0, 0.75, 0]

@@ -6,8 +6,9 @@ import pytest
 
 from biomistral.artifacts import content_digest, read_manifest
 from biomistral.errors import InputError
-from biomistral.evaluation import score
-from biomistral.records import ReliabilityBin, Score, read_records
+from biomistral.evaluation import calibration, score
+from biomistral.evaluation.scores import calibration_file
+from biomistral.records import Comparison, CoveragePoint, ReliabilityBin, Score, read_records
 
 
 @pytest.fixture
@@ -82,3 +83,29 @@ def test_questions_that_changed_since_are_refused(
     with pytest.raises(InputError, match=r"'plants-0' of plants.*2 choices and the right index"):
         score(both, write_questions(changed), tmp_path / "scores")
     assert not (tmp_path / "scores").exists()
+
+
+def test_calibration_coverage_and_comparisons_are_kept(
+    both, random_predictions, write_questions, tmp_path
+):
+    named = {"one": both["one"], "odd / name": both["two"]}
+    out = score(named, write_questions(random_predictions()), tmp_path / "scores")
+    model, [saved] = calibration.read(calibration_file(out, "odd / name"))
+    assert model == "odd / name"
+    assert saved.num_answers == 2 * (40 + 25)
+    rows = list(read_records(out / "comparisons.parquet", Comparison))
+    assert {(row.first, row.second) for row in rows} == {("one", "odd / name")}
+    points = list(read_records(out / "coverage.parquet", CoveragePoint))
+    assert len(points) == 2 * 20
+
+
+def test_validation_predictions_calibrate(
+    both, random_predictions, write_predictions, write_questions, tmp_path
+):
+    questions = write_questions(random_predictions())
+    validation = {"one": write_predictions("validation", random_predictions(5))}
+    out = score(both, questions, tmp_path / "scores", validation=validation)
+    fitted = {
+        model: calibration.read(calibration_file(out, model))[1][0].fitted_on for model in both
+    }
+    assert fitted == {"one": "validation", "two": "test"}
