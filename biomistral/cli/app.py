@@ -15,6 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from biomistral import __version__
+from biomistral.cli.evaluate_commands import evaluate_app
+from biomistral.cli.groups import RunByDefault
 from biomistral.errors import BiomistralError
 
 
@@ -44,23 +46,14 @@ recipe_app = typer.Typer(name="recipe", help="Check and explain recipes.", no_ar
 app.add_typer(recipe_app)
 
 
-class _ConfigOrCommand(typer.core.TyperGroup):
-    """``merge CONFIG OUT``: what is not the name of a command is a configuration to run."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the word ``run`` where it was left out."""
-        if args and args[0] not in {*self.commands, "-h", "--help"}:
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
-
-
 merge_app = typer.Typer(
     name="merge",
-    cls=_ConfigOrCommand,
+    cls=RunByDefault,
     help="Merge models as a configuration in mergekit's YAML says: biomistral merge CONFIG OUT.",
     no_args_is_help=True,
 )
 app.add_typer(merge_app)
+app.add_typer(evaluate_app)
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
 Changes = Annotated[

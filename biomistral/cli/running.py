@@ -15,7 +15,7 @@ from rich.table import Table
 from biomistral.advisory import ADVISORY
 from biomistral.cli import terminal
 from biomistral.pipeline import Outcome, Step, Verdict, judge, plan, run_steps, select
-from biomistral.recipe import load_recipe
+from biomistral.recipe import Recipe, load_recipe
 from biomistral.recipe.explain import explain
 
 _WORDS = {"done": "is there", "new": "new", "changed": "changed"}
@@ -29,10 +29,19 @@ def run(
     recipe = load_recipe(recipe_file, changes=changes)
     root = out / recipe.name
     steps = select(plan(recipe, root), only)
-    verdicts = {step.key: judge(step, root) for step in steps}
     if dry_run:
-        _show_plan(console, steps, verdicts)
+        _show_plan(console, steps, {step.key: judge(step, root) for step in steps})
         return
+    outcomes = execute(console, recipe, root, steps)
+    console.print(_outcome_table(outcomes))
+    if any(outcome.step.kind == "report" for outcome in outcomes):
+        console.print(f"Report: {root / 'report/report/index.html'}", soft_wrap=True)
+    console.print(ADVISORY, style="dim")
+
+
+def execute(console: Console, recipe: Recipe, root: Path, steps: Sequence[Step]) -> list[Outcome]:
+    """Run steps with a bar, and write the recipe beside what they make."""
+    verdicts = {step.key: judge(step, root) for step in steps}
     terminal.interrupt_on_termination()
     waiting = sum(verdict.state != "done" for verdict in verdicts.values())
     console.print(f"{recipe.name}: {waiting} of {len(steps)} steps to do, in {root}")
@@ -49,10 +58,7 @@ def run(
             (root / "recipe.yaml").write_text(explain(recipe), encoding="utf-8")
             if outcome.verdict.state != "done":
                 console.print(_line(outcome))
-    console.print(_outcome_table(outcomes))
-    if any(outcome.step.kind == "report" for outcome in outcomes):
-        console.print(f"Report: {root / 'report/report/index.html'}", soft_wrap=True)
-    console.print(ADVISORY, style="dim")
+    return outcomes
 
 
 def _show_plan(console: Console, steps: Sequence[Step], verdicts: dict[str, Verdict]) -> None:

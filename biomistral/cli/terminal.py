@@ -10,21 +10,31 @@ from types import FrameType
 from typing import NoReturn
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from biomistral import progress as listening
 
 
 def bar(console: Console) -> Progress:
-    """Return a bar that goes away when it is done."""
+    """Return a bar that goes away when it is done, with the time gone and the time left."""
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.fields[text]}"),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=False),
         console=console,
         transient=True,
+        speed_estimate_period=300,  # seconds; tasks differ in the length of their questions
     )
 
 

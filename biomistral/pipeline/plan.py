@@ -34,8 +34,8 @@ from biomistral.recipe.settings import (
 
 # Settings that say how hard a machine works and not what comes out, to the last bit.
 _WITHOUT_EFFECT = {"save_every_steps"}
-# Of an evaluation, those that decide a model's answers to given questions.
-_OF_ANSWERS = {"shots", "seeds", "scoring", "precision", "batch_tokens", "long_prompts"}
+# Of an evaluation, those that say which questions and models; all others decide the answers.
+_NOT_OF_ANSWERS = {"models", "tasks", "languages", "limit", "ensembles"}
 # Of a corpus, those that decide its texts: all that a tokenizer trained on it depends on.
 _OF_TEXTS = {"articles", "texts", "licences", "languages", "minimum_words"}
 
@@ -258,10 +258,7 @@ class _Builder:
                 name,
                 {
                     "name": name,
-                    **settings.model_dump(
-                        mode="json",
-                        include=_OF_ANSWERS,
-                    ),
+                    **settings.model_dump(mode="json", exclude=_NOT_OF_ANSWERS),
                 },
                 code="predict",
                 make=making.predict(

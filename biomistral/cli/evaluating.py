@@ -1,0 +1,282 @@
+"""What ``biomistral evaluate`` and its commands do and show.
+
+An evaluation is a recipe without training: it is made here from the options, run by the pipeline
+and written beside its results, so ``biomistral run`` can repeat it. Knows how things look on a
+terminal, nothing about how answers come about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from biomistral.advisory import ADVISORY
+from biomistral.errors import InputError, did_you_mean
+from biomistral.languages import LANGUAGES
+
+if TYPE_CHECKING:
+    from biomistral.recipe.settings import Recipe
+    from biomistral.records import Request
+    from biomistral.reporting.results import Results, Setting
+
+_NO_MODEL = "model"  # stands in recipes that only build prompts
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Options of all commands that build prompts, as they were written."""
+
+    data: str
+    tasks: str
+    languages: str
+    shots: int
+    seeds: str
+    scoring: str
+    limit: int | None
+    template: str | None
+
+
+def run(
+    models: Sequence[str],
+    out: Path,
+    asked: Asked,
+    *,
+    precision: str,
+    run: Path | None,
+    report: bool,
+    changes: Sequence[str],
+) -> None:
+    """Evaluate models and print a table for each language and scoring."""
+    from biomistral.cli.running import execute
+    from biomistral.pipeline import plan, select
+
+    recipe = _recipe(asked, _places(models, run), changes, name=_name(out), precision=precision)
+    console = Console(highlight=False, markup=False)
+    steps = select(plan(recipe, out), ["report" if report else "scores"])
+    execute(console, recipe, out, steps)
+    _show_scores(console, out, [*recipe.models])
+    if report:
+        console.print(f"Report: {out / 'report/report/index.html'}", soft_wrap=True)
+    console.print(ADVISORY, style="dim")
+
+
+def show(asked: Asked, *, number: int, changes: Sequence[str]) -> None:
+    """Print one question as a model is given it."""
+    from biomistral.benchmark import show_question
+
+    recipe = _recipe(asked, {}, changes, name="show")
+    assert recipe.evaluate is not None, "was just given"
+    typer.echo(show_question(recipe.benchmark, recipe.evaluate, number=number))
+
+
+def export_lm_eval(folder: Path, asked: Asked, *, changes: Sequence[str]) -> None:
+    """Write tasks for lm-evaluation-harness and say how to run them."""
+    from biomistral.evaluation.lm_eval import TAG, export_tasks
+
+    names = export_tasks(_requests(asked, changes), folder)
+    for name in names:
+        typer.echo(name)
+    typer.echo(
+        f"{folder}: {len(names)} tasks; run lm_eval --include_path {folder} --tasks {TAG} "
+        "--log_samples --output_path ... and read its answers with biomistral evaluate import"
+    )
+
+
+def import_lm_eval(
+    files: Sequence[Path], out: Path, *, name: str, task: str | None, language: str, shots: int
+) -> None:
+    """Read sample files as the predictions of a model."""
+    from biomistral.artifacts import read_manifest
+    from biomistral.evaluation.lm_eval_samples import Names, import_samples
+
+    import_samples(files, out, name=name, names=Names(task, language, shots))
+    counts = (read_manifest(out) or {})["counts"]
+    typer.echo(f"{out}: {counts['predictions']} predictions of {name}")
+
+
+# --- from options to a recipe ---------------------------------------------------------------------
+
+
+def _recipe(
+    asked: Asked,
+    places: Mapping[str, str],
+    changes: Sequence[str],
+    *,
+    name: str,
+    precision: str = "bfloat16",
+) -> Recipe:
+    """Make the recipe that the options mean; raises ``RecipeError`` for what they may not be."""
+    from biomistral.recipe import parse_recipe
+
+    stored = {key: {"path": path} for key, path in places.items()} or {_NO_MODEL: {"path": "a/b"}}
+    tasks = _words(asked.tasks)
+    evaluate: dict[str, Any] = {
+        "models": list(stored),
+        "tasks": "all" if tasks == ["all"] else tasks,
+        "languages": _languages(asked.data, tasks, asked.languages),
+        "shots": asked.shots,
+        "seeds": [int(word) if word.isdigit() else word for word in _words(asked.seeds)],
+        "scoring": _words(asked.scoring),
+        "limit": asked.limit,
+        "precision": precision,
+        **({"template": asked.template} if asked.template else {}),
+    }
+    value = {
+        "name": name,
+        "models": stored,
+        "benchmark": {"data": asked.data},
+        "evaluate": evaluate,
+    }
+    text = yaml.safe_dump(value, allow_unicode=True, sort_keys=False)
+    paths = [f"evaluate.{change}" for change in changes]
+    return parse_recipe(text, source="evaluate", changes=paths, environment={})
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _languages(data: str, tasks: Sequence[str], languages: str) -> list[str]:
+    """Codes asked for; all: those that any of the tasks has questions in."""
+    from biomistral.benchmark.catalogue import read_catalogue
+
+    if not Path(data).is_dir():
+        raise InputError(_where_to_get(data))
+    if _words(languages) != ["all"]:
+        return _words(languages)
+    catalogue = read_catalogue(data)
+    names = list(catalogue.tasks) if list(tasks) == ["all"] else tasks
+    there = {code for name in names for code in catalogue.languages_of(name)}
+    return [code for code in LANGUAGES if code in there] or ["en"]
+
+
+def _where_to_get(data: str) -> str:
+    """Say which files to put into the data folder, and where they are published."""
+    from biomistral.benchmark.tasks import TASKS
+
+    by_source: dict[str, list[str]] = {}
+    for task in TASKS.values():
+        by_source.setdefault(task.source, []).append(task.name)
+    lines = "".join(f"\n  {source}: {', '.join(names)}" for source, names in by_source.items())
+    return (
+        f"--data {data}: there is no such folder; nothing is downloaded. Put the published files "
+        "(docs/benchmark.md says under which names they are looked for) into one folder and name "
+        f"it with --data:{lines}"
+    )
+
+
+def _places(models: Sequence[str], run: Path | None) -> dict[str, str]:
+    """Path or hub id of each model, by the name it has in tables."""
+    places: dict[str, str] = {}
+    for word in models:
+        name, _, path = word.rpartition("=")
+        if not name and run is not None and not Path(word).is_dir():
+            name, path = word, _in_run(word, run)
+        name = name or _name(Path(path))
+        if name in places:
+            raise InputError(
+                f"{word}: another model is called {name!r}, too; write one as NAME={path}"
+            )
+        places[name] = path
+    return places
+
+
+def _in_run(name: str, run: Path) -> str:
+    """Path of a model of a run: one that it made, or one that its recipe names."""
+    from biomistral.recipe import load_recipe
+    from biomistral.recipe.settings import StoredModel
+
+    if (run / "model" / name).is_dir():
+        return str(run / "model" / name)
+    sources = load_recipe(run / "recipe.yaml").models if (run / "recipe.yaml").is_file() else {}
+    stored = {
+        key: source.path for key, source in sources.items() if isinstance(source, StoredModel)
+    }
+    if name in stored:
+        return stored[name]
+    made = sorted(path.name for path in (run / "model").glob("[!.]*"))
+    known = [*made, *stored]
+    raise InputError(
+        f"{name}: is no folder, and {run} has no such model{did_you_mean(name, known)} "
+        f"(it has: {', '.join(known) or 'none'})"
+    )
+
+
+def _name(path: Path) -> str:
+    """A name for tables and folders: the last part of a path, of plain characters."""
+    last = path.name or path.resolve().name
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in last)
+    return plain.lstrip("._-")[:100] or "evaluation"
+
+
+def _requests(asked: Asked, changes: Sequence[str]) -> list[Request]:
+    """Build all prompts that the options ask for, in a folder that goes away."""
+    import tempfile
+
+    from biomistral.benchmark import build_requests, load_questions
+    from biomistral.pipeline.making import shots_needed
+    from biomistral.records import Question, read_records
+
+    recipe = _recipe(asked, {}, changes, name="export")
+    settings = recipe.evaluate
+    assert settings is not None, "was just given"
+    with tempfile.TemporaryDirectory() as folder:
+        questions = load_questions(
+            recipe.benchmark,
+            settings.tasks,
+            settings.languages,
+            Path(folder) / "questions",
+            limit=settings.limit,
+            shots_needed=shots_needed(settings),
+        )
+        return build_requests(
+            list(read_records(questions / "questions.parquet", Question)), settings
+        )
+
+
+# --- what was found -------------------------------------------------------------------------------
+
+
+def _show_scores(console: Console, out: Path, models: Sequence[str]) -> None:
+    """Print accuracy by task and the calibration error, models before baselines."""
+    from biomistral.records import Score, Task, read_records
+    from biomistral.reporting.results import index_results
+
+    scores = read_records(out / "scores/scores/scores.parquet", Score)
+    tasks = list(read_records(out / "questions/benchmark/tasks.parquet", Task))
+    results = index_results(scores, tasks, models)
+    for setting in results.settings:
+        for group in results.groups:
+            if results.tasks_of(group, setting):
+                console.print(_table(results, group, setting))
+
+
+def _table(results: Results, group: str, setting: Setting) -> Table:
+    """Tasks down, models across: a screen is longer than wide."""
+    from biomistral.reporting.results import average_of
+    from biomistral.reporting.score_tables import accuracy_table
+    from biomistral.reporting.tables import score_cell
+
+    found = accuracy_table(results, group, setting)
+    tasks = results.tasks_of(group, setting)
+    whole = average_of(group) if len(tasks) > 1 else tasks[0]
+    table = Table(title=found.title, title_justify="left", caption=found.note)
+    table.add_column("Accuracy, %", overflow="fold")
+    for row in found.rows:
+        table.add_column(row.label, justify="right", overflow="fold")
+    for index, column in enumerate(found.columns):
+        if index == len(tasks):
+            table.add_section()  # before the average
+        cells = [row.cells[index] for row in found.rows]
+        table.add_row(column.title, *(f"{cell.text} {cell.spread}".strip() for cell in cells))
+    table.add_section()
+    errors = [results.find(setting, row.label, whole, "ece") for row in found.rows]
+    table.add_row("ECE, %", *(score_cell(error).text for error in errors))
+    return table
