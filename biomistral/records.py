@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Split = Literal["train", "validation", "test"]
 # How an answer is read off: see models/scoring.py.
 Scoring = Literal["letter", "cloze", "published"]
-LETTERS = "ABCDEFGHIJ"
+LETTERS = "ABCDEFGHIJKLM"  # thirteen: no published question has more choices (TruthfulQA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class Question:
     choices: tuple[str, ...]
     gold: int
     context: str = ""  # passage to read before the question; empty for most tasks
+    # Worked examples published with the question, each as "seed:id of an example", in their order.
+    stored_shots: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         where = f"question {self.id!r} of {self.task} ({self.language}, {self.split})"
@@ -84,6 +86,7 @@ class Prediction:
     logprobs: tuple[float, ...]
     gold: int
     top: str = ""  # the most probable token of the whole vocabulary; published scoring only
+    order: tuple[int, ...] = ()  # in which the choices were shown, as in Request
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(value) and value <= 1e-3 for value in self.logprobs):
@@ -249,6 +252,7 @@ def _schema(record_type: type[Any]) -> pa.Schema:
         "float | None": pa.float64(),
         "tuple[str, ...]": pa.list_(pa.string()),
         "tuple[float, ...]": pa.list_(pa.float64()),
+        "tuple[int, ...]": pa.list_(pa.int64()),
     }
     return pa.schema(
         [(f.name, arrow_types.get(str(f.type), pa.string())) for f in fields(record_type)]

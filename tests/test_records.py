@@ -126,8 +126,8 @@ def test_columns_of_a_later_version_are_passed_over(tmp_path: Path) -> None:
     ("changes", "wrong"),
     [
         ({"stem": " \n"}, "the stem is empty"),
-        ({"choices": ("one",)}, "has 1 choices; allowed are 2 to 10"),
-        ({"choices": tuple("abcdefghijk")}, "has 11 choices; allowed are 2 to 10"),
+        ({"choices": ("one",)}, "has 1 choices; allowed are 2 to 13"),
+        ({"choices": tuple("abcdefghijklmn")}, "has 14 choices; allowed are 2 to 13"),
         ({"gold": 2}, r"gold index 2 is not the index of one of its 2 choices \(0 to 1\)"),
         ({"gold": -1}, "gold index -1"),
     ],
@@ -138,7 +138,7 @@ def test_a_question_that_cannot_be_asked_is_refused(changes: dict[str, Any], wro
 
 
 def test_there_is_a_letter_for_each_choice_that_is_allowed() -> None:
-    assert len(set(LETTERS)) == 10
+    assert len(set(LETTERS)) == 13
     _question(choices=tuple(LETTERS), gold=9)
 
 

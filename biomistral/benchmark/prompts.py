@@ -1,15 +1,13 @@
-"""Prompts: a question as a model is to see it, after worked examples.
-
-*letter* is the template of BioMistral (arXiv 2402.10373, ``BioInstructQA.py``) to the byte, odd
-blanks included: choices are shown by letter, the prompt ends in an open bracket, a continuation is
-a bare letter. *cloze* shows no choices: a continuation is the text of a choice.
+"""Requests: every question as a model is to see it, after worked examples.
 
 Which examples are drawn depends on task and seed only. Each example has a rank, a hash of task,
 seed, split and id; a language takes those of lowest rank among its own. So languages with the same
 examples show the same ones, and one that lacks an example shows the next. A language with too few
-of its own shows those of English (as published for all languages).
+of its own shows those of English (as published for all languages). With ``examples: per_question``
+each question has examples of its own, found by a hash of seed and id; with ``stored`` those that
+were published with it.
 
-Pure; knows nothing about files or tokens.
+How a prompt looks is in ``templates``. Pure; knows nothing about files or tokens.
 """
 
 from __future__ import annotations
@@ -18,23 +16,40 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from biomistral.benchmark.tasks import FALLBACK_LANGUAGE
+from biomistral.benchmark.tasks import FALLBACK_LANGUAGE, ZERO_SHOT
+from biomistral.benchmark.templates import (
+    WORDS,
+    Render,
+    continuations_of,
+    form_of,
+    shown_in,
+)
 from biomistral.errors import InputError
 from biomistral.recipe.settings import EvaluateSettings
-from biomistral.records import LETTERS, Question, Request, Scoring
+from biomistral.records import Question, Request
 
-INSTRUCTION = (
-    "The following are multiple choice questions (with answers) about medical knowledge. \n "
-)
-JOINT = " \n "  # between the parts of an example, and between examples
+Draw = Callable[[Question, int], list[Question]]  # question, seed -> its worked examples
 
 
-def build_requests(questions: Sequence[Question], settings: EvaluateSettings) -> list[Request]:
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked in one task and language, and where its examples come from."""
+
+    questions: list[Question]
+    shots: int
+    draw: Draw
+
+
+def build_requests(
+    questions: Sequence[Question], settings: EvaluateSettings, render: Render | None = None
+) -> list[Request]:
     """Build one request per test question, scoring and seed.
 
     Ordered by task and language (alphabetically), scoring and seed (as in ``settings``), and the
-    questions' own order. Without shots all seeds are alike, and only the first is used. Tasks,
-    languages and limit are what the questions are: ``load_questions`` chose them.
+    questions' own order. Seeds that would only repeat another one are left out: without shots one
+    for each order of the choices is enough. ``render`` is for ``template: chat``: it turns a user's
+    message into a prompt that ends where the answer begins. Tasks, languages and limit are what the
+    questions are: ``load_questions`` chose them.
 
     Raises ``InputError`` if there is nothing to ask, or too few examples for the shots.
     """
@@ -45,15 +60,10 @@ def build_requests(questions: Sequence[Question], settings: EvaluateSettings) ->
         kind.setdefault((question.task, question.language), []).append(question)
     if not asked:
         raise InputError("questions: hold no question of the split test; nothing can be evaluated")
-
-    seeds = settings.seeds if settings.shots else settings.seeds[:1]
     requests: list[Request] = []
     for task, language in sorted(asked):
-        pool = _pool(pools, task, language, settings.shots)
-        for scoring in settings.scoring:
-            for seed in seeds:
-                examples = draw_examples(pool, settings.shots, seed)
-                requests += _requests(asked[task, language], examples, scoring, seed)
+        group = _group(asked[task, language], pools, settings)
+        requests += _requests(group, settings, render)
     return requests
 
 
@@ -64,95 +74,119 @@ def draw_examples(pool: Sequence[Question], shots: int, seed: int) -> list[Quest
     return drawn
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """One way to ask: what is shared by all questions of a seed, and what is their own."""
+def order_of(question: Question, number: int) -> tuple[int, ...]:
+    """Return order ``number`` of a question's choices: at each place, the index of a choice.
 
-    opening: Callable[[Sequence[Question]], str]  # examples -> beginning of the prompt
-    closing: Callable[[Question], str]  # question -> rest of the prompt
-    continuations: Callable[[Question], tuple[str, ...]]
+    Order 0 is empty: as it is. The next ones are rotated by one place each, so that after as many
+    as there are choices each has stood in every place once; then the same goes on from a start that
+    a hash of the question's id draws.
+    """
+    count = len(question.choices)
+    block, shift = divmod(number, count)
+    if not number:
+        return ()
+    start = list(range(count))
+    if block:
+        key = f"{question.task}\0{question.id}\0{block}"
+        start.sort(key=lambda choice: _digest(f"{key}\0{choice}"))
+    return tuple(start[(place + shift) % count] for place in range(count))
+
+
+def _group(
+    asked: list[Question], pools: dict[tuple[str, str], list[Question]], settings: EvaluateSettings
+) -> _Asked:
+    task, language = asked[0].task, asked[0].language
+    shots = 0 if task in ZERO_SHOT else settings.shots
+    own, english = (pools.get((task, code), []) for code in (language, FALLBACK_LANGUAGE))
+    if settings.examples == "stored" and shots:
+        by_id = {example.id: example for example in [*english, *own]}
+        return _Asked(asked, shots, lambda question, seed: _stored(question, by_id, shots, seed))
+    stored = {key.partition(":")[2] for question in asked for key in question.stored_shots}
+    own, english = ([e for e in pool if e.id not in stored] for pool in (own, english))
+    pool = _pool(own, english, shots, settings.example_language, f"{task} ({language})")
+    if settings.examples == "per_question":
+        ranked = {seed: draw_examples(pool, len(pool), seed) for seed in settings.seeds}
+        return _Asked(
+            asked, shots, lambda question, seed: _pick(ranked[seed], question, shots, seed)
+        )
+    drawn = {seed: draw_examples(pool, shots, seed) for seed in settings.seeds}
+    return _Asked(asked, shots, lambda _, seed: drawn[seed])
 
 
 def _requests(
-    asked: Sequence[Question], examples: Sequence[Question], scoring: Scoring, seed: int
+    group: _Asked, settings: EvaluateSettings, render: Render | None
 ) -> Iterator[Request]:
-    form = _FORMS[scoring]
-    opening = form.opening(examples)
-    for question in asked:
-        yield Request(
-            question_id=question.id,
-            task=question.task,
-            language=question.language,
-            shots=len(examples),
-            seed=seed,
-            scoring=scoring,
-            prompt=opening + form.closing(question),
-            continuations=form.continuations(question),
-            gold=question.gold,
-        )
+    words = WORDS[group.questions[0].language if settings.prompt_language == "question" else "en"]
+    for scoring in settings.scoring:
+        form = form_of(scoring, settings.template, words, render)
+        for number, seed in enumerate(settings.seeds):
+            # Choices that are not shown have no order.
+            turn = 0 if scoring == "cloze" else number % settings.permutations
+            if not group.shots and number >= (1 if scoring == "cloze" else settings.permutations):
+                continue
+            for question in group.questions:
+                order = order_of(question, turn)
+                yield Request(
+                    question_id=question.id,
+                    task=question.task,
+                    language=question.language,
+                    shots=group.shots,
+                    seed=seed,
+                    scoring=scoring,
+                    prompt=form.prompt(group.draw(question, seed), shown_in(question, order)),
+                    continuations=continuations_of(question, scoring, order),
+                    gold=question.gold,
+                    order=order,
+                )
+
+
+# --- examples -------------------------------------------------------------------------------------
 
 
 def _pool(
-    pools: dict[tuple[str, str], list[Question]], task: str, language: str, shots: int
+    own: list[Question], english: list[Question], shots: int, language: str, where: str
 ) -> list[Question]:
-    """Examples in the question's language if it has enough, otherwise in English."""
-    own, english = (pools.get((task, code), []) for code in (language, FALLBACK_LANGUAGE))
-    pool = own if len(own) >= shots else english
+    """Examples in the question's language if it has enough and they are wanted; else in English."""
+    pool = own if len(own) >= shots and (language == "question" or not english) else english
     if len(pool) < shots:
         raise InputError(
-            f"task {task} ({language}): {shots} shots are asked for, but there are only "
+            f"task {where}: {shots} shots are asked for, but there are only "
             f"{len(own)} train or validation questions in this language and {len(english)} in "
             "English; ask for fewer shots or add a train file (see docs/benchmark.md)"
         )
     return pool
 
 
+def _pick(ranked: list[Question], question: Question, shots: int, seed: int) -> list[Question]:
+    """Draw ``shots`` different examples for one question out of a list whose order says nothing."""
+    places: dict[int, None] = {}
+    attempt = 0
+    while len(places) < shots:
+        digest = hashlib.sha256(f"{question.task}\0{seed}\0{question.id}\0{attempt}".encode())
+        places.setdefault(int.from_bytes(digest.digest()[:8], "big") % len(ranked))
+        attempt += 1
+    return [ranked[place] for place in places]
+
+
+def _stored(
+    question: Question, by_id: dict[str, Question], shots: int, seed: int
+) -> list[Question]:
+    """Return the first ``shots`` examples that were published with a question for a seed."""
+    found = [key.partition(":")[2] for key in question.stored_shots if key.startswith(f"{seed}:")]
+    if len(found) < shots:
+        there = sorted({key.partition(":")[0] for key in question.stored_shots})
+        raise InputError(
+            f"question {question.id!r} of {question.task} ({question.language}): examples: stored "
+            f"asks for {shots} examples of seed {seed}, and {len(found)} came with it (seeds: "
+            f"{', '.join(there) or 'none'}); BioInstructQA has seeds 1, 2, 3: use these, or "
+            "examples: per_task"
+        )
+    return [by_id[name] for name in found[:shots]]
+
+
 def _rank(example: Question, seed: int) -> str:
-    key = "\0".join((example.task, str(seed), example.split, example.id))
-    return hashlib.sha256(key.encode()).hexdigest()
+    return _digest("\0".join((example.task, str(seed), example.split, example.id)))
 
 
-# --- letter: the published template ---------------------------------------------------------------
-
-
-def _letter_opening(examples: Sequence[Question]) -> str:
-    return INSTRUCTION + "".join(
-        _letter_question(example) + LETTERS[example.gold] + JOINT for example in examples
-    )
-
-
-def _letter_question(question: Question) -> str:
-    context = [question.context] if question.context else []
-    choices = [
-        f"({letter}) {choice}" for letter, choice in zip(LETTERS, question.choices, strict=False)
-    ]
-    return JOINT.join([*context, f"**Question:** {question.stem}", *choices, "**Answer:**("])
-
-
-def _letter_continuations(question: Question) -> tuple[str, ...]:
-    return tuple(LETTERS[: len(question.choices)])
-
-
-# --- cloze ----------------------------------------------------------------------------------------
-
-
-def _cloze_opening(examples: Sequence[Question]) -> str:
-    return "".join(
-        f"{_cloze_question(example)} {example.choices[example.gold]}\n\n" for example in examples
-    )
-
-
-def _cloze_question(question: Question) -> str:
-    context = f"{question.context}\n" if question.context else ""
-    return f"{context}Question: {question.stem}\nAnswer:"
-
-
-def _cloze_continuations(question: Question) -> tuple[str, ...]:
-    return tuple(f" {choice}" for choice in question.choices)
-
-
-_FORMS: dict[Scoring, _Form] = {
-    "letter": _Form(_letter_opening, _letter_question, _letter_continuations),
-    "published": _Form(_letter_opening, _letter_question, _letter_continuations),
-    "cloze": _Form(_cloze_opening, _cloze_question, _cloze_continuations),
-}
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -19,6 +19,17 @@ Format = Literal["mmlu", "medqa", "medmcqa", "pubmedqa", "frenchmedmcqa", "xmedb
 FALLBACK_LANGUAGE = "en"
 
 
+# Tasks that are asked without worked examples, whatever the settings say.
+TRUTHFULQA = {
+    "truthfulqa": "",
+    "truthfulqa_health": "Health",
+    "truthfulqa_nutrition": "Nutrition",
+    "truthfulqa_psychology": "Psychology",
+    "truthfulqa_science": "Science",
+}
+ZERO_SHOT = frozenset(TRUTHFULQA)
+
+
 @dataclass(frozen=True, slots=True)
 class FilePatterns:
     """Where the files of one task in one language are looked for."""

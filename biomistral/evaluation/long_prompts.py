@@ -69,10 +69,10 @@ def fit(
     raise _refusal(requests, left, engine, "even without examples: use long_prompts: skip")
 
 
-def _key(request: Request, shots: int) -> tuple[str, str, str, str, int]:
+def _key(request: Request, shots: int) -> tuple[object, ...]:
     # Without shots all seeds are alike, and only one is built.
     seed = request.seed if shots else 0
-    return request.task, request.language, request.question_id, request.scoring, seed
+    return request.task, request.language, request.question_id, request.scoring, request.order, seed
 
 
 def _refusal(

@@ -44,7 +44,7 @@ SECTIONS: tuple[tuple[str, tuple[type[Settings], ...]], ...] = (
         ),
     ),
     ("quantize", (settings.BitsandbytesQuantization, settings.AwqQuantization)),
-    ("benchmark", (settings.BenchmarkSettings,)),
+    ("benchmark", (settings.BenchmarkSettings, settings.HubDataset)),
     ("evaluate", (settings.EvaluateSettings, settings.EnsembleSettings)),
 )
 # Lists of which a single entry may be written without brackets.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
-from biomistral.benchmark.prompts import build_requests, draw_examples
+from biomistral.benchmark.prompts import build_requests, draw_examples, order_of
 from biomistral.errors import InputError
 from biomistral.recipe.settings import EvaluateSettings
 
@@ -164,3 +165,102 @@ def test_prompts_do_not_depend_on_the_hash_seed():
         for seed in ("0", "1", "77")
     }
     assert len(outputs) == 1
+
+
+# --- other ways to ask ----------------------------------------------------------------------------
+
+
+def test_orders_are_as_it_is_then_rotations_so_that_each_choice_stands_everywhere(make_question):
+    question = make_question(1, choices=("a", "b", "c", "d"))
+    orders = [order_of(question, number) for number in range(8)]
+    assert orders[0] == ()
+    for block in ([(0, 1, 2, 3), *orders[1:4]], orders[4:]):
+        assert all(sorted(place) == [0, 1, 2, 3] for place in zip(*block, strict=True))
+        assert all(sorted(order) == [0, 1, 2, 3] for order in block)
+    assert orders[4:] == [order_of(question, number) for number in range(4, 8)]
+
+
+def test_each_seed_has_its_order_and_letters_stay_with_their_choices(make_question):
+    question = make_question(1, choices=("bark", "moss", "reed"), gold=2)
+    pool = [make_question(n, split="train") for n in range(3)]
+    requests = build_requests([question, *pool], settings(permutations=2))
+    assert [r.order for r in requests] == [(), (1, 2, 0), ()]
+    first, second, _ = requests
+    assert first.continuations == ("A", "B", "C")
+    assert second.continuations == ("C", "A", "B")
+    assert "(A) moss \n (B) reed \n (C) bark" in second.prompt
+    assert {r.gold for r in requests} == {2}
+
+
+def test_without_shots_there_is_one_request_for_each_order(make_question):
+    questions = [make_question(1)]
+    requests = build_requests(questions, settings(shots=0, permutations=2, seeds=[5, 6, 7]))
+    assert [(r.seed, r.order) for r in requests] == [(5, ()), (6, (1, 2, 0))]
+    cloze = build_requests(questions, settings(shots=0, permutations=2, scoring="cloze"))
+    assert [(r.seed, r.order) for r in cloze] == [(1, ())]
+
+
+def test_cloze_shows_no_choices_and_has_no_order(make_question, herbs):
+    requests = build_requests(herbs, settings(permutations=3, scoring="cloze"))
+    assert {r.order for r in requests} == {()}
+
+
+def test_examples_per_question_differ_and_follow_from_seed_and_id(make_question):
+    pool = [make_question(n, split="train", stem=f"train {n}?") for n in range(40)]
+    asked = [make_question(n, stem=f"test {n}?") for n in range(12)]
+    per_question = settings(examples="per_question", shots=3, seeds=[1])
+    requests = build_requests([*asked, *pool], per_question)
+    shown = [r.prompt.rpartition("**Question:**")[0] for r in requests]
+    assert len(set(shown)) == 12
+    assert all(text.count("train") == 3 for text in shown)
+    assert all(len(set(re.findall(r"train \d+", text))) == 3 for text in shown)
+    alone = build_requests([asked[5], *pool[::-1]], per_question)
+    assert alone[0].prompt == requests[5].prompt
+
+
+def test_examples_in_english_where_they_are_there(herbs):
+    requests = build_requests(herbs, settings(example_language="english"))
+    assert all(" fr train" not in r.prompt and r.prompt.count("en train") == 2 for r in requests)
+    french = [q for q in herbs if q.language == "fr"]
+    assert "fr train" in build_requests(french, settings(example_language="english"))[0].prompt
+
+
+@pytest.fixture
+def with_stored(make_question):
+    """One French question with two stored examples for seeds 1 and 2, which are English."""
+    examples = [make_question(n, id=f"s{n}", split="train", stem=f"stored {n}?") for n in range(4)]
+    keys = ("1:s3", "1:s0", "2:s1", "2:s2")
+    return [make_question(1, language="fr", stem="demandé ?", stored_shots=keys), *examples]
+
+
+def test_stored_examples_are_shown_in_their_order(with_stored):
+    requests = build_requests(with_stored, settings(examples="stored", seeds=[1, 2]))
+    shown = [re.findall(r"stored (\d)", r.prompt) for r in requests]
+    assert shown == [["3", "0"], ["1", "2"]]
+    fewer = build_requests(with_stored, settings(examples="stored", seeds=[1], shots=1))
+    assert re.findall(r"stored (\d)", fewer[0].prompt) == ["3"]
+
+
+def test_stored_examples_of_another_seed_or_in_larger_number_are_not_there(with_stored):
+    for changes in ({"seeds": [7]}, {"shots": 3}):
+        with pytest.raises(InputError, match=r"question '1' of herbs.*seeds: 1, 2"):
+            build_requests(with_stored, settings(examples="stored", **changes))
+
+
+def test_stored_examples_are_in_no_other_pool(with_stored):
+    with pytest.raises(InputError, match="only 0 train or validation questions"):
+        build_requests(with_stored, settings())
+
+
+def test_truthfulqa_is_always_asked_without_examples(make_question, herbs):
+    truthful = [make_question(n, task="truthfulqa_science") for n in range(2)]
+    requests = build_requests([*truthful, *herbs], settings())
+    found = {(r.shots, r.seed) for r in requests if r.task == "truthfulqa_science"}
+    assert found == {(0, 1)}
+
+
+def test_the_words_around_a_question_may_be_those_of_its_language(herbs):
+    requests = build_requests(herbs, settings(prompt_language="question"))
+    french = [r for r in requests if r.language == "fr"]
+    assert french
+    assert all(r.prompt.endswith("**Réponse:**(") for r in french)

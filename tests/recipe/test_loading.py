@@ -119,7 +119,7 @@ def test_what_is_no_recipe_is_one_line(text: str, what: str) -> None:
         ("name: x\nmodels: {a/b: {path: o/m}}", "'a/b' is no name; letters, digits, dot, hyphen"),
         ("name: a b", "name: 'a b' is no name"),
         (BASE + "evaluate: {models: [a], tasks: al}", "'al' is not 'all' and is not a list"),
-        (BASE + "evaluate: {models: [a], scoring: x}", "scoring: 'x' is not 'letter' or 'cloze'"),
+        (BASE + "evaluate: {models: [a], scoring: x}", "scoring: 'x' is not 'letter', 'cloze' or 'published'"),
         (BASE + "evaluate: {models: [a], languages: [eng]}", "'eng' is not one of en, fr, es"),
         (BASE + "evaluate: {models: [a, a]}", "evaluate.models: 'a' is given twice"),
         (BASE + "evaluate: {models: [a], seeds: [1, 1]}", "evaluate.seeds: 1 is given twice"),
