@@ -9,6 +9,7 @@ Format: https://github.com/arcee-ai/mergekit (0.1.5), and ``docs/merging.md``.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ from biomistral.merging.configuration import (
     TokenizerChoice,
     from_settings,
 )
-from biomistral.merging.references import Reference, parse_reference
+from biomistral.merging.references import Reference, identity, read_reference
 from biomistral.merging.setting_values import Level, read_settings
 from biomistral.recipe.yaml_text import read_yaml
 
@@ -123,6 +124,7 @@ class _Reader:
     problems: list[str]
     warnings: list[str] = field(default_factory=list)
     references: dict[str, Reference] = field(default_factory=dict)
+    names: dict[Reference, str] = field(default_factory=dict)  # the first name of each model
 
     def config(self, value: dict[str, Any], source: str) -> MergeConfig:
         """Read the whole; the result means something only if there are no problems."""
@@ -204,7 +206,10 @@ class _Reader:
         if self.rules.base == "none" or base is None:
             return Slice(where, None, tuple(sources), settings)
         others = tuple(source for source in sources if source.model != base)
-        listed = next((source for source in sources if source.model == base), None)
+        of_base = [source for source in sources if source.model == base]
+        listed = of_base[0] if of_base else None
+        if len(of_base) > 1:
+            self.problems.append(f"{where}: the base {base} is named twice; once is enough")
         if listed is None:
             ranges = {source.layers for source in sources}
             if len(ranges) > 1:
@@ -234,16 +239,18 @@ class _Reader:
     def _model(self, value: Any, where: str, *, needed: bool) -> str | None:
         if value is None and not needed:
             return None
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str | dict) or not (isinstance(value, dict) or value.strip()):
             told = "is missing" if value is None else f"{value!r} is no text"
             self.problems.append(f"{where}: {told}; name a folder or a hub repository owner/name")
             return None
         try:
-            self.references[value] = parse_reference(value)
+            reference = read_reference(value)
         except ValueError as error:
             self.problems.append(f"{where}: {error}")
             return None
-        return value
+        name = self.names.setdefault(identity(reference), reference.text)
+        self.references.setdefault(name, reference)
+        return name
 
     def _layers(self, value: Any, where: str) -> tuple[int, int] | None:
         whole = isinstance(value, list) and all(type(number) is int for number in value)
@@ -327,6 +334,9 @@ class _Reader:
         """Read the older form ``model:NAME``, too."""
         name = source.removeprefix("model:")
         known = ("union", "base", *self.references)
+        if source not in known:
+            with contextlib.suppress(ValueError):
+                name = self.names.get(identity(read_reference(name)), name)
         if source not in known and name not in self.references:
             self.problems.append(
                 f"tokenizer_source: {source!r} is not union, base or a model of this merge"

@@ -25,6 +25,7 @@ from biomistral.merging import compiled, kernels
 from biomistral.merging.compiled import Work
 from biomistral.merging.engine import available_threads
 from biomistral.merging.layers import comes_before_layers, split
+from biomistral.merging.references import labels
 from biomistral.models.checkpoints import Checkpoint
 from biomistral.models.safetensors_files import StoredTensor
 from biomistral.progress import Progress, ignore
@@ -91,7 +92,7 @@ class Row:
 class Comparison:
     """Two checkpoints side by side: the tensors both have, and in words what cannot be compared."""
 
-    a: str  # names of the folders
+    a: str  # names of the folders, told apart where they are equal
     b: str
     rows: tuple[Row, ...]
     remarks: tuple[str, ...]
@@ -119,7 +120,9 @@ def compare(
     Raises ``ModelError`` if one of them is no whole checkpoint, or if they have no tensor in common.
     """
     one, other = (Checkpoint(folder, allow_pickle=allow_pickle) for folder in (a, b))
-    pairs, remarks = _pairs(one, other)
+    named = labels((str(a), str(b)))
+    names = (named[str(a)], named[str(b)])
+    pairs, remarks = _pairs(one, other, names)
     if not pairs:
         reason = next(iter(remarks), "there are none")
         raise ModelError(
@@ -127,22 +130,23 @@ def compare(
             "architecture"
         )
     rows: list[Row] = []
-    broken: dict[str, list[str]] = {one.folder.name: [], other.folder.name: []}
+    broken: tuple[list[str], list[str]] = ([], [])
     with ThreadPoolExecutor(available_threads()) as pool:
         found = pool.map(lambda pair: tensor_difference(*pair), pairs)
         for done, ((stored, _), difference) in enumerate(zip(pairs, found, strict=True), start=1):
             progress(done, len(pairs), "tensors compared")
             if not math.isfinite(difference.aa + difference.bb):
-                side = other if math.isfinite(difference.aa) else one
-                broken[side.folder.name].append(stored.name)
+                broken[math.isfinite(difference.aa)].append(stored.name)
                 continue
             stack, layer, _ = split(stored.name) or (None, None, None)
             rows.append(Row(stored.name, kind_of(stored.name), stack, layer, difference))
     remarks += [
-        _remark(f"NaN or infinity in {name}", names) for name, names in broken.items() if names
+        _remark(f"NaN or infinity in {label}", tensors)
+        for label, tensors in zip(names, broken, strict=True)
+        if tensors
     ]
     rows.sort(key=_place)
-    return Comparison(one.folder.name, other.folder.name, tuple(rows), tuple(remarks))
+    return Comparison(*names, tuple(rows), tuple(remarks))
 
 
 def tensor_difference(a: StoredTensor, b: StoredTensor) -> Difference:
@@ -228,7 +232,7 @@ def by_kind(rows: Iterable[Row]) -> list[Row]:
 
 
 def _pairs(
-    one: Checkpoint, other: Checkpoint
+    one: Checkpoint, other: Checkpoint, names: tuple[str, str]
 ) -> tuple[list[tuple[StoredTensor, StoredTensor]], list[str]]:
     """Return what can be compared, and in words what cannot."""
     pairs = []
@@ -243,13 +247,13 @@ def _pairs(
             types.append(f"{name} ({stored.dtype} and {match.dtype})")
         else:
             pairs.append((stored, match))
-    groups = {
-        f"only in {one.folder.name}": [n for n in one.tensors if n not in other.tensors],
-        f"only in {other.folder.name}": [n for n in other.tensors if n not in one.tensors],
-        "of different shapes": shapes,
-        "not made of plain numbers": types,
-    }
-    return pairs, [_remark(label, names) for label, names in groups.items() if names]
+    groups = [
+        (f"only in {names[0]}", [n for n in one.tensors if n not in other.tensors]),
+        (f"only in {names[1]}", [n for n in other.tensors if n not in one.tensors]),
+        ("of different shapes", shapes),
+        ("not made of plain numbers", types),
+    ]
+    return pairs, [_remark(label, tensors) for label, tensors in groups if tensors]
 
 
 def _remark(label: str, names: Sequence[str]) -> str:

@@ -32,6 +32,7 @@ from biomistral.merging.threads import workers
 from biomistral.models.adapters import ADAPTER_CONFIG, ADAPTER_FILE, PREFIX
 from biomistral.models.cards import Card, read_card, write_card
 from biomistral.models.checkpoints import Checkpoint
+from biomistral.models.hub import name_of
 from biomistral.models.safetensors_files import StoredTensor, TensorSpec, lay_out
 from biomistral.progress import Progress, ignore
 
@@ -84,7 +85,7 @@ def extract_lora(
     _check_comparable(tuned, start)
     plan = _plan(tuned, start, embeddings=embeddings)
     settings = {"rank": rank, "embeddings": embeddings, "base_name": base_name, "seed": seed}
-    name = base_name or base.resolve().name
+    name = base_name or name_of(base)
     if origin is None:
         files = {"model": model, "base": base}
         inputs = {key: artifacts.fingerprint_of_files([path]) for key, path in files.items()}
@@ -326,7 +327,7 @@ def _card(
     name: str, base_name: str, tuned: Checkpoint, rank: int, counts: Mapping[str, Any]
 ) -> Card:
     model_card = read_card(tuned.folder)
-    source = tuned.folder.resolve().name
+    source = name_of(tuned.folder)
     return Card(
         name=name,
         base_models=(base_name,),
@@ -342,6 +343,7 @@ def _card(
             "saved whole": ", ".join(counts["saved_whole"]),
             "left out": "; ".join(counts["warnings"]),
         },
-        languages=model_card.languages if model_card else ("en",),
+        languages=model_card.languages if model_card else (),
+        topics=model_card.topics if model_card else (),
         datasets=model_card.datasets if model_card else (),
     )

@@ -13,6 +13,7 @@ from biomistral.errors import ModelError
 from biomistral.merging.references import shown
 from biomistral.merging.slices import Placed
 from biomistral.models.checkpoints import HEADS, Checkpoint
+from biomistral.models.hub import name_of
 
 _MERGEABLE = ("float64", "float32", "float16", "bfloat16")
 # Settings of a model that decide what its tensors mean; equal wherever both models name them.
@@ -161,12 +162,13 @@ def doubts(models: Mapping[str, Checkpoint], donor: str) -> Iterator[str]:
         theirs = _rope_theta(model.config)
         if ours is not None and theirs is not None and ours != theirs:
             yield (
-                f"{model.folder.name} was trained with rope_theta {theirs:g}, {base.folder.name} "
+                f"{name_of(model.folder)} was trained with rope_theta {theirs:g}, {name_of(base.folder)} "
                 f"with {ours:g}: the merged attention may be worth little"
             )
 
 
 def _rope_theta(config: Mapping[str, Any]) -> float | None:
     """Base of the rotary frequencies, in the config of Transformers 4 or 5."""
-    theta = config.get("rope_theta", (config.get("rope_parameters") or {}).get("rope_theta"))
+    nested = config.get("rope_parameters")
+    theta = config.get("rope_theta", nested.get("rope_theta") if isinstance(nested, dict) else None)
     return float(theta) if isinstance(theta, int | float) else None

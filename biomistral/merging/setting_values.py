@@ -140,6 +140,8 @@ def _scalar(given: Any, parameter: Parameter) -> Value:
 
 def _flag(given: Any) -> bool | None:
     """Read a switch; None if it is none."""
+    if isinstance(given, float) and given in {0.0, 1.0}:  # as mergekit has numbers for switches
+        return bool(given)
     if isinstance(given, bool | int | str):
         return _FLAGS.get(str(given).lower())
     return None

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 from biomistral import artifacts
 from biomistral.artifacts import Draft, Origin
 from biomistral.errors import InputError, ModelError
+from biomistral.merging.card_text import shown_configuration
 from biomistral.merging.chat_templates import write_chat_template
 from biomistral.merging.config import MergeConfig, from_settings, load_config
 from biomistral.merging.engine import Engine, available_threads
 from biomistral.merging.plan import Plan, find_folders, plan_merge
-from biomistral.merging.references import shown
+from biomistral.merging.references import labels, shown
 from biomistral.models.adapters import ADAPTER_CONFIG, ADAPTER_FILE, PICKLED_ADAPTER_FILE
 from biomistral.models.cards import CARD, README, Card, read_card, write_card
 from biomistral.models.checkpoints import COMPANIONS, CONFIG, INDEX, PICKLED_INDEX
@@ -237,18 +238,19 @@ def _card(
 ) -> Card:
     """Say how the model was made; data sets and languages are those of the models' own cards."""
     cards = [card for folder in folders.values() if (card := read_card(folder))]
-    names = list(config.references)
-    for model in sorted(names, key=len, reverse=True):  # folders are nobody's business
-        text = text.replace(model, shown(model))
-    block = f"\n\n```yaml\n{text.strip()}\n```" if text else ""
+    names = labels(list(config.references))
+    block = ""
+    if text:
+        block = f"\n\n```yaml\n{shown_configuration(text, config.references).strip()}\n```"
     return Card(
         name=name,
-        base_models=tuple(dict.fromkeys(map(shown, names))),
+        base_models=tuple(dict.fromkeys(names.values())),
         relation="merge",
         description=f"{name} is {config.rules.title} {len(names)} models, with "
-        f"config and tokenizer of {shown(config.donor)}.{block}",
+        f"config and tokenizer of {names[config.donor]}.{block}",
         details=details,
-        languages=_union([card.languages for card in cards]) or ("en",),
+        languages=_union([card.languages for card in cards]),
+        topics=_union([card.topics for card in cards]),
         datasets=_union([card.datasets for card in cards]),
     )
 

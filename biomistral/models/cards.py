@@ -53,7 +53,8 @@ class Card:
     # Of the weights: an id of the hub's list, in lower case. Nobody gives one here by default, for
     # it is not ours to give.
     licence: str = NOT_STATED
-    languages: tuple[str, ...] = ("en",)  # ISO 639-1
+    languages: tuple[str, ...] = ("en",)  # ISO 639-1; empty if nobody said
+    topics: tuple[str, ...] = ("medical",)  # tags of the hub
     datasets: tuple[str, ...] = ()  # names or hub ids of what it was trained on
 
 
@@ -110,7 +111,9 @@ def escape_markdown(text: str) -> str:
 
 def _front_matter(card: Card) -> dict[str, Any]:
     """Keys the hub reads. A local path as base model would make the hub refuse the card."""
-    matter: dict[str, Any] = {"license": card.licence, "language": list(card.languages)}
+    matter: dict[str, Any] = {"license": card.licence}
+    if card.languages:
+        matter["language"] = list(card.languages)
     if bases := [name for name in card.base_models if _HUB_ID.fullmatch(name)]:
         matter["base_model"] = bases
         if card.relation:
@@ -121,7 +124,7 @@ def _front_matter(card: Card) -> dict[str, Any]:
     return matter | {
         "library_name": "peft" if card.relation == "adapter" else "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["medical", "biomistral", *relation_tag],
+        "tags": [*card.topics, "biomistral", *relation_tag],
     }
 
 

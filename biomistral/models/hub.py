@@ -6,6 +6,7 @@ fetched, never code or pickles.
 
 from __future__ import annotations
 
+import os
 import re
 from fnmatch import fnmatch
 from pathlib import Path
@@ -95,7 +96,7 @@ def local_folder(
 
 def name_of(folder: Path) -> str:
     """Return owner/name for a folder in the hub's cache, for any other the last part of its path."""
-    place = folder.resolve()
+    place = Path(os.path.abspath(folder))  # noqa: PTH100  links keep the names they were given
     kind, _, name = place.parent.parent.name.partition("--")
     is_cached = place.parent.name == "snapshots" and kind == "models" and name
     return name.replace("--", "/") if is_cached else place.name

@@ -393,3 +393,27 @@ def test_whatever_is_written_either_reads_or_is_refused(data):
         node[last] = copy.deepcopy(data.draw(JUNK))
     with contextlib.suppress(RecipeError):
         assert parse_config(yaml.safe_dump(value)).slices
+
+
+def test_a_model_in_long_form_and_with_another_spelling_is_one_model(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    config = parse_config(
+        f"merge_method: ties\nbase_model: {tmp_path}/a\nmodels: [{{model: {tmp_path}/a/}}, "
+        f"{{model: {{model: {{path: {tmp_path}/b}}}}, parameters: {{weight: 1}}}}]\n"
+        f"parameters: {{normalize: 1.0}}\ntokenizer_source: {tmp_path}/b/\n"
+    )
+    assert list(config.references) == [f"{tmp_path}/a", f"{tmp_path}/b"]
+    (place,) = config.slices
+    assert (place.base.model, [s.model for s in place.sources]) == (config.base, [f"{tmp_path}/b"])
+    assert config.settings["normalize"].values == (True,)
+    assert config.tokenizer.source == f"{tmp_path}/b"
+
+
+def test_a_base_with_two_ranges_of_layers_is_refused():
+    with pytest.raises(RecipeError, match=r"slices\[0\]: the base a/a is named twice"):
+        parse_config(
+            "merge_method: slerp\nbase_model: a/a\nparameters: {t: 0.5}\nslices: [{sources: ["
+            "{model: a/a, layer_range: [0, 2]}, {model: a/a, layer_range: [2, 4]}, "
+            "{model: b/b, layer_range: [0, 2]}]}]\n"
+        )

@@ -200,3 +200,18 @@ def test_json_has_no_infinity(tiny_model, changed):
 )
 def test_kinds_are_read_off_the_names(name, kind):
     assert kind_of(name) == kind
+
+
+def test_folders_of_one_name_are_told_apart(make_model, tmp_path):
+    for label, seed in (("before", 0), ("after", 1)):
+        shutil.copytree(make_model(seed), tmp_path / label / "model")
+        file = tmp_path / label / "model" / "model.safetensors"
+        values = load_file(file)
+        values[label] = torch.zeros(1)
+        save_file(values, file)
+    comparison = compare(tmp_path / "before" / "model", tmp_path / "after" / "model")
+    assert (comparison.a, comparison.b) == ("model (before)", "model (after)")
+    assert comparison.remarks == (
+        "not compared, only in model (before): before",
+        "not compared, only in model (after): after",
+    )

@@ -20,7 +20,7 @@ from biomistral.artifacts import content_digest, read_manifest
 from biomistral.errors import InputError, ModelError
 from biomistral.merging import MergeOptions, merge, merge_config
 from biomistral.merging.engine import Engine
-from biomistral.models.cards import read_card
+from biomistral.models.cards import Card, read_card, write_card
 from biomistral.recipe.settings import MergeSettings
 
 SPARSE = {"model": "tuned", "weight": 0.5, "density": 0.5}
@@ -282,7 +282,19 @@ def test_the_card_of_a_configuration_has_it_without_the_folders(models, tmp_path
     assert "merge_method: slerp" in text
     assert ADVISORY in text
     assert str(models["base"].parent) not in text
-    assert f"{{model: {models['tuned'].name}}}" in text
+    assert f"model: {models['tuned'].name}" in text
+
+
+def test_a_card_has_no_language_or_topic_that_nobody_gave(models, tmp_path):
+    config = configured(tmp_path / "slerp.yml", models, SLERP)
+    text = (merge_config(config, tmp_path / "out") / "README.md").read_text()
+    assert "language:" not in text
+    assert "tags:\n- biomistral\n- merge\n" in text
+    tuned = shutil.copytree(models["tuned"], tmp_path / "tuned")
+    write_card(tuned, Card("tuned", (), None, "", languages=("fr",), topics=("river",)))
+    config = configured(tmp_path / "slerp.yml", {**models, "tuned": tuned}, SLERP)
+    card = read_card(merge_config(config, tmp_path / "out"))
+    assert (card.languages, card.topics) == (("fr",), ("river",))
 
 
 def test_added_tokens_are_united_and_their_rows_follow(models, tmp_path):
