@@ -19,6 +19,11 @@ from biomistral.cli.evaluate_commands import evaluate_app
 from biomistral.cli.groups import RunByDefault
 from biomistral.errors import BiomistralError
 
+INTERRUPTED = (
+    "interrupted; run the same command again: it goes on from what was finished and saved, if "
+    "anything was"
+)
+
 
 class _Commands(typer.core.TyperGroup):
     """The commands, interrupted with a word on how to go on."""
@@ -28,7 +33,7 @@ class _Commands(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            typer.echo("\ninterrupted; the same command goes on from here", err=True)
+            typer.echo(f"\n{INTERRUPTED}", err=True)
             raise typer.Exit(130) from None
 
 
@@ -49,7 +54,9 @@ app.add_typer(recipe_app)
 merge_app = typer.Typer(
     name="merge",
     cls=RunByDefault,
-    help="Merge models as a configuration in mergekit's YAML says: biomistral merge CONFIG OUT.",
+    help="Merge models as a configuration in mergekit's YAML says: biomistral merge CONFIG OUT "
+    "(its options: biomistral merge run --help).",
+    subcommand_metavar="CONFIG OUT | COMMAND [ARGS]...",
     no_args_is_help=True,
 )
 app.add_typer(merge_app)
@@ -135,6 +142,7 @@ AllowPickle = Annotated[
     bool,
     typer.Option(help="Read pytorch_model.bin, too: numbers only, no code in it is run."),
 ]
+_MODEL = "Folder of a checkpoint, or owner/name on the hub (@revision)"
 
 
 @merge_app.command("run")
@@ -176,8 +184,8 @@ def merge_plan(config: ConfigFile, allow_pickle: AllowPickle = False) -> None:
 
 @merge_app.command("diff")
 def merge_diff(
-    a: Annotated[Path, typer.Argument(help="Folder of a checkpoint.", metavar="A")],
-    b: Annotated[Path, typer.Argument(help="Folder of another one.", metavar="B")],
+    a: Annotated[str, typer.Argument(help=f"{_MODEL}.", metavar="A")],
+    b: Annotated[str, typer.Argument(help="Another one.", metavar="B")],
     plot: Annotated[Path | None, typer.Option(help="Draw it: a .svg, .png or .pdf file.")] = None,
     numbers: Annotated[Path | None, typer.Option("--json", help="Write all numbers.")] = None,
     tensors: Annotated[bool, typer.Option(help="A line for each tensor, not each layer.")] = False,
@@ -191,11 +199,11 @@ def merge_diff(
 
 @merge_app.command("extract-lora")
 def merge_extract_lora(
-    model: Annotated[Path, typer.Argument(help="Folder of the tuned model.")],
-    base: Annotated[Path, typer.Argument(help="Folder of the model it was tuned from.")],
+    model: Annotated[str, typer.Argument(help=f"{_MODEL}: the tuned model.")],
+    base: Annotated[str, typer.Argument(help="The model it was tuned from.")],
     out: Annotated[Path, typer.Argument(help="Folder for the adapter.")],
     *,
-    rank: Annotated[int, typer.Option(help="Of the adapter's factors.")] = 16,
+    rank: Annotated[int, typer.Option(min=1, help="Of the adapter's factors.")] = 16,
     embeddings: Annotated[
         bool, typer.Option(help="Save embeddings and head that differ, whole.")
     ] = False,

@@ -1,13 +1,9 @@
-"""What all commands that take long do on a terminal: a bar, and a way to be stopped.
+"""What all commands that take long do on a terminal: a bar, and a way to be stopped (``stopping``).
 
 Knows nothing about what is done.
 """
 
 from __future__ import annotations
-
-import signal
-from types import FrameType
-from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +16,9 @@ from rich.progress import (
 )
 
 from biomistral import progress as listening
+from biomistral.cli.stopping import interrupt_on_termination
+
+__all__ = ["bar", "interrupt_on_termination", "listener"]
 
 
 def bar(console: Console) -> Progress:
@@ -47,12 +46,3 @@ def listener(shown: Progress, label: str) -> listening.Progress:
         shown.update(task, completed=done, total=total, text=counted)
 
     return listen
-
-
-def interrupt_on_termination() -> None:
-    """Let SIGTERM, which batch systems send first, be an interruption like Ctrl-C."""
-    signal.signal(signal.SIGTERM, _interrupt)
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

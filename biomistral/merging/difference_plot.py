@@ -45,13 +45,18 @@ _MOST_TICKS = 14
 _LONGEST_NAME = 40  # characters of a model's name
 
 
-def plot(comparison: Comparison, file: Path) -> None:
-    """Draw a comparison to an SVG, PNG or PDF file. Raises ``InputError`` for other suffixes."""
+def check_suffix(file: Path) -> None:
+    """Raise ``InputError`` for a file that cannot be drawn."""
     if file.suffix.lower() not in SUFFIXES:
         raise InputError(
             f"{file}: cannot be drawn as {file.suffix or 'a file without a suffix'}; name a file "
             f"that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         )
+
+
+def plot(comparison: Comparison, file: Path) -> None:
+    """Draw a comparison to an SVG, PNG or PDF file. Raises ``InputError`` for other suffixes."""
+    check_suffix(file)
     rows = by_kind(comparison.rows)
     x = _positions(rows)
     with mpl.rc_context(_STYLE):

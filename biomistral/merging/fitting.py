@@ -154,6 +154,34 @@ def _is_head(difference: str) -> bool:
     return difference.partition(" ")[0].endswith(HEADS) and "missing" in difference
 
 
+def without_own_code(config: Mapping[str, Any], name: str) -> tuple[dict[str, Any], list[str]]:
+    """Return a config that asks for no Python file that is not there, and what to warn of.
+
+    ``auto_map`` names code beside the weights, and code is not copied. Where Transformers knows the
+    model type it is not needed; elsewhere it stays, for the model cannot be loaded without it.
+    """
+    named = config.get("auto_map")
+    if not named:
+        return dict(config), []
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    if config.get("model_type") in CONFIG_MAPPING_NAMES:
+        left = {key: value for key, value in config.items() if key != "auto_map"}
+        warning = (
+            f"the config of {shown(name)} names code of its own (auto_map), which is left out: "
+            f"Transformers has {config['model_type']} itself"
+        )
+        return left, [warning]
+    values = named.values() if isinstance(named, dict) else ()
+    parts = {str(value).partition("--")[2] or str(value) for value in values}
+    files = ", ".join(sorted({f"{part.partition('.')[0]}.py" for part in parts})) or "its files"
+    warning = (
+        f"the config of {shown(name)} names code of its own, which does not come along: copy "
+        f"{files} into the output if you trust it"
+    )
+    return dict(config), [warning]
+
+
 def doubts(models: Mapping[str, Checkpoint], donor: str) -> Iterator[str]:
     """Say what fits by shape and yet may not belong together."""
     base = models[donor]

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 from biomistral.errors import ModelError, RecipeError, did_you_mean
 from biomistral.merging import numbers, slices
 from biomistral.merging.configuration import MergeConfig, Source
-from biomistral.merging.fitting import check_fit, check_mergeable, doubts, left_out
+from biomistral.merging.fitting import (
+    check_fit,
+    check_mergeable,
+    doubts,
+    left_out,
+    without_own_code,
+)
 from biomistral.merging.jobs import Input, Job
 from biomistral.merging.numbers import Numbers, Resolved
 from biomistral.merging.references import locate, shown
@@ -109,6 +115,7 @@ def plan_merge(
     found = numbers.settle(config, placed, lengths, absent)
     _refuse(config, found.problems)
     output_config = _output_config(config, models, names, vocabulary)
+    output_config, of_code = without_own_code(output_config, config.donor)
     making = _Making(config, models, adapters, vocabulary)
     return Plan(
         config=config,
@@ -118,7 +125,7 @@ def plan_merge(
         output_config=output_config,
         vocabulary=vocabulary,
         chat_template=_chat_template(config, models),
-        warnings=_warnings(config, models, placed, found, unused, vocabulary),
+        warnings=[*_warnings(config, models, placed, found, unused, vocabulary), *of_code],
     )
 
 

@@ -91,7 +91,7 @@ def read_header(file: Path) -> list[StoredTensor]:
     try:
         header = json.loads(text)
         header.pop("__metadata__", None)
-        spans = sorted((*entry["data_offsets"], name) for name, entry in header.items())
+        spans = sorted((*_whole(entry["data_offsets"]), name) for name, entry in header.items())
         tensors = [_stored(file, name, header[name], start + begin) for begin, _, name in spans]
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise _damaged(file, f"its header cannot be read ({error!r})") from None
@@ -110,10 +110,22 @@ def read_header(file: Path) -> list[StoredTensor]:
 
 
 def _stored(file: Path, name: str, entry: dict[str, Any], offset_bytes: int) -> StoredTensor:
-    shape = tuple(int(length) for length in entry["shape"])
+    shape = tuple(_whole(entry["shape"]))
     if any(length < 0 for length in shape):
         raise ValueError(f"{name} has the shape {list(shape)}")
-    return StoredTensor(name, shape, _DTYPES[entry["dtype"]], file, offset_bytes)
+    dtype = entry["dtype"]
+    if isinstance(dtype, str) and dtype not in _DTYPES:
+        raise ModelError(
+            f"{file}: {name} is of the type {dtype}, which is not known here; known are "
+            f"{', '.join(_DTYPES)}: name the model as it was before quantization"
+        )
+    return StoredTensor(name, shape, _DTYPES[dtype], file, offset_bytes)
+
+
+def _whole(numbers: Any) -> list[int]:
+    if not isinstance(numbers, list) or any(type(number) is not int for number in numbers):
+        raise ValueError(f"{numbers!r} are no whole numbers")
+    return numbers
 
 
 def _damaged(file: Path, what: str) -> ModelError:

@@ -10,6 +10,7 @@ import pytest
 
 from biomistral import __version__, artifacts
 from biomistral.cli import app, running
+from biomistral.cli.app import INTERRUPTED
 from biomistral.errors import ModelError
 from biomistral.recipe import parse_recipe
 
@@ -75,7 +76,7 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [
-        (KeyboardInterrupt(), 130, "\ninterrupted; the same command goes on from here\n"),
+        (KeyboardInterrupt(), 130, f"\n{INTERRUPTED}\n"),
         (ModelError("a: is broken"), 2, "error: a: is broken\n"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from biomistral.advisory import ADVISORY
 from biomistral.artifacts import read_manifest
 from biomistral.cli.merging import shard_bytes
 from biomistral.errors import InputError
+from biomistral.merging import kernels
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ dtype: bfloat16
 def test_a_configuration_is_merged_at_once(command, config, tmp_path, words):
     finished = command("merge", *words, config, tmp_path / "out", "--threads", "1")
     assert finished.status == 0, finished.err
-    assert "21 tensors, 0.00 billion parameters" in finished.out
+    assert re.search(r"21 tensors, [\d,]+ parameters", finished.out)
     assert ADVISORY in finished.out
     assert "warning:   the weight of" in finished.err
     assert read_manifest(tmp_path / "out") is not None
@@ -74,9 +76,54 @@ def test_a_difference_is_a_table_a_picture_and_numbers(command, make_model, tmp_
     assert "model.layers.1.mlp.up_proj.weight" in by_tensor.out
 
 
+def test_what_a_difference_is_written_to_is_checked_before_the_work(command, tmp_path):
+    for option, place, message in (
+        ("--plot", "diff.gif", "cannot be drawn as .gif"),
+        ("--plot", "none/diff.svg", "there is no folder"),
+        ("--json", "none/diff.json", "there is no folder"),
+        ("--json", ".", "is a folder; name a file in it"),
+    ):
+        finished = command("merge", "diff", "no/a", "no/b", option, tmp_path / place)
+        assert finished.status == 2
+        assert message in finished.err
+
+
+def test_models_to_compare_are_named_as_in_a_configuration(command, make_model, tmp_path):
+    for text, message in (
+        (f"{make_model(0)}+x", "is a model with an adapter; merge the two first"),
+        (f"{make_model(0)}@main", "is a folder here, which has no revision"),
+        (f"{tmp_path}/none", "there is no such folder"),
+    ):
+        finished = command("merge", "diff", text, make_model(1))
+        assert finished.status == 2
+        assert message in finished.err
+
+
+def test_a_plan_without_room_for_a_sample_is_a_plan(command, config, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/full")
+    finished = command("merge", "plan", config)
+    assert finished.status == 0, finished.err
+    assert "time:      not estimated (" in finished.out
+
+
+def test_it_is_said_if_nothing_could_be_compiled(command, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    for words in (("plan", config), (config, tmp_path / "out")):
+        finished = command("merge", *words)
+        assert finished.status == 0, finished.err
+        assert finished.err.count("the compiled loops could not be built") == 1
+
+
+def test_an_output_among_the_inputs_is_refused(command, config, make_model):
+    finished = command("merge", config, make_model(1) / "merged")
+    assert finished.status == 2
+    assert "lies in the input" in finished.err
+
+
 def test_help_names_the_commands(command):
     finished = command("merge", "--help")
     assert finished.status == 0
+    assert "biomistral merge [OPTIONS] CONFIG OUT | COMMAND" in finished.out
     assert all(name in finished.out for name in ("run", "plan", "diff", "extract-lora"))
 
 

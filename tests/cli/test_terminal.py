@@ -1,12 +1,9 @@
-"""Terminals: news become a line of the bar, and a batch system's signal an interruption."""
+"""Terminals: news become a line of the bar."""
 
 from __future__ import annotations
 
 import io
-import os
-import signal
 
-import pytest
 from rich.console import Console
 
 from biomistral.cli import terminal
@@ -21,13 +18,3 @@ def test_news_are_counted_in_the_bar():
         assert task.fields["text"] == "3 of 10 tensors merged"
         listen(4, None, "tensors merged")
         assert task.fields["text"] == "tensors merged"
-
-
-def test_a_termination_is_an_interruption():
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        terminal.interrupt_on_termination()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -452,3 +452,29 @@ def test_a_default_that_counts_where_no_filter_matches_is_told(folders):
     (warning,) = plan_merge(parse_config(text), folders).warnings
     assert warning.startswith("parameters.density: no filter matches 'lm_head.weight' (one of ")
     assert warning.endswith("density is 1.0 there")
+
+
+# --- code of a model's own ---
+
+
+@pytest.mark.parametrize(
+    ("model_type", "kept", "words"),
+    [
+        (None, False, "which is left out: Transformers has mistral itself"),
+        ("river", True, "copy modeling_river.py into the output if you trust it"),
+    ],
+)
+def test_code_of_its_own_does_not_come_along(folders, model_type, kept, words):
+    for folder in folders.values():
+        change_config(folder, auto_map={"AutoModelForCausalLM": "o/m--modeling_river.River"})
+        if model_type:
+            change_config(folder, model_type=model_type)
+    plan = plan_of(settings_of("slerp", t=0.5), folders)
+    assert ("auto_map" in plan.output_config) is kept
+    (warning,) = plan.warnings
+    assert words in warning
+
+
+def test_rope_parameters_of_another_form_are_no_error(folders):
+    change_config(folders["tuned"], rope_parameters=["x"])
+    assert plan_of(settings_of("slerp", t=0.5), folders).jobs

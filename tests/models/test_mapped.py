@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -30,3 +33,15 @@ def test_writing_to_a_mapped_tensor_changes_no_file(tmp_path):
     (stored,) = (s for s in read_header(tmp_path / "a.safetensors") if s.name == "matrix")
     MappedFiles().read(stored).zero_()
     assert (tmp_path / "a.safetensors").read_bytes() == before
+
+
+def test_no_memory_is_set_aside_for_pages_that_nobody_writes_to(tmp_path):
+    save_file(TENSORS, tmp_path / "a.safetensors")
+    files = MappedFiles()
+    files.read(read_header(tmp_path / "a.safetensors")[0])
+    told = Path("/proc/self/smaps")
+    _, _, after = (told.read_text() if told.is_file() else "").partition(str(tmp_path))
+    flags = [line for line in after.splitlines() if line.startswith("VmFlags:")]
+    if not flags:
+        pytest.skip("this system does not tell of its mappings")
+    assert "nr" in flags[0].split()

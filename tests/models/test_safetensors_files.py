@@ -71,7 +71,9 @@ def test_a_truncated_file_is_refused_with_its_name(tmp_path, kept):
         (b"\xff\xfe", 0),
         (b"[]", 0),
         (b"[" * 100_000, 0),
-        ({"a": entry(dtype="F99")}, 8),
+        ({"a": entry(shape=(2.0,))}, 8),
+        ({"a": entry(end=8.5)}, 8),
+        ({"a": entry(end=True)}, 8),
         ({"a": entry(shape=(3,))}, 8),
         ({"a": entry(shape=(-1, -2))}, 8),
         ({"a": entry(begin=4, end=12)}, 12),
@@ -91,4 +93,12 @@ def test_an_absurd_header_length_is_refused_before_it_is_read(tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes((1 << 62).to_bytes(8, "little") + b"{}")
     with pytest.raises(ModelError, match="less than its header needs"):
+        read_header(path)
+
+
+def test_an_unknown_type_is_named_as_such(tmp_path):
+    path = header_file(tmp_path / "x.safetensors", {"a": entry(dtype="F99")}, 8)
+    with pytest.raises(
+        ModelError, match=r"x\.safetensors: a is of the type F99, which is not known"
+    ):
         read_header(path)
