@@ -8,9 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from biomistral.records import ReliabilityBin
+from biomistral.records import Comparison, CoveragePoint, ReliabilityBin
 from biomistral.reporting import figures
 from biomistral.reporting.figures import Chart
+from biomistral.reporting.model_sections import (
+    Section,
+    abstaining_section,
+    calibration_section,
+    comparison_section,
+    positions_section,
+)
 from biomistral.reporting.results import (
     RANDOM_CHOICE,
     Results,
@@ -32,34 +39,13 @@ from biomistral.reporting.samples import Sample
 from biomistral.reporting.score_tables import (
     ACCURACY,
     accuracy_table,
-    calibration_table,
     describe,
     groups_table,
-    language_name,
     languages_table,
+    top_token_table,
 )
 from biomistral.reporting.summary import findings
 from biomistral.reporting.tables import Table, slug, unique_names
-
-
-@dataclass(frozen=True)
-class Section:
-    """One section of the report; one with nothing in it is not printed."""
-
-    id: str
-    title: str
-    text: str = ""
-    tables: Sequence[Table] = ()
-    charts: Sequence[Chart] = ()
-    folded: Sequence[Table] = ()  # shown on demand
-    samples: Sequence[Sample] = ()
-    links: Mapping[str, str] = field(default_factory=dict)  # text -> file beside the page
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to show."""
-        rows = [row for table in (*self.tables, *self.folded) for row in table.rows]
-        return not (rows or self.charts or self.samples)
 
 
 @dataclass(frozen=True)
@@ -83,6 +69,8 @@ class Material:
 
     results: Results
     reliability: Sequence[ReliabilityBin] = ()
+    coverage: Sequence[CoveragePoint] = ()
+    comparisons: Sequence[Comparison] = ()
     models: Sequence[Artefact] = ()
     corpora: Sequence[Artefact] = ()
     others: Sequence[Artefact] = ()  # questions, predictions, scores
@@ -98,7 +86,10 @@ def compose(title: str, material: Material) -> Document:
         _by_task(results),
         _groups(results, material.models),
         _languages(results),
-        _calibration(results, material.reliability),
+        comparison_section(results, material.comparisons),
+        calibration_section(results, material.reliability),
+        abstaining_section(results, material.coverage),
+        positions_section(results),
         _training(material.logs),
         Section("corpora", "Corpora", tables=corpus_tables(material.corpora)),
         _benchmark(results, material.samples),
@@ -136,7 +127,7 @@ def _medical(results: Results) -> Section:
     return Section(
         "accuracy",
         f"{group.capitalize()} tasks",
-        tables=main,
+        tables=[*main, *(top_token_table(results, group, s) for s in results.main_settings)],
         folded=[accuracy_table(results, group, setting) for setting in others],
     )
 
@@ -197,49 +188,6 @@ def _languages(results: Results) -> Section:
     protocols = dict.fromkeys((s.scoring, s.shots) for s in results.settings)
     tables = [languages_table(results, results.main_group, *protocol) for protocol in protocols]
     return Section("languages", "Languages", tables=tables)
-
-
-def _calibration(results: Results, bins: Sequence[ReliabilityBin]) -> Section:
-    group = results.main_group
-    tables = [calibration_table(results, group, setting) for setting in results.main_settings]
-    shown = {s.scoring: s for s in reversed(results.main_settings)}  # bins do not know the shots
-    charts = [
-        figures.reliability_chart(
-            slug("reliability", setting.language, setting.scoring, str(index)),
-            f"{model} ({_bins_setting(results, setting)})",
-            own,
-            index,
-        )
-        for setting in reversed(shown.values())
-        for index, model in enumerate(results.models)
-        if (own := _bins_of(bins, model, group, setting))
-    ]
-    return Section(
-        "calibration",
-        "Calibration",
-        "Whether a model that is 70 % sure is right 70 % of the time. On the dashed line it would "
-        "be; below it the model is too sure of itself. The histogram counts answers.",
-        tables=[table for table in tables if table.rows],
-        charts=charts,
-    )
-
-
-def _bins_setting(results: Results, setting: Setting) -> str:
-    """What the bins of a scoring are of: they are kept for all its numbers of shots together."""
-    same = [s for s in results.main_settings if s.scoring == setting.scoring]
-    shots = f"{' and '.join(str(s.shots) for s in same)}-shot"
-    return f"{language_name(setting.language)}, {setting.scoring} scoring, {shots}"
-
-
-def _bins_of(
-    bins: Sequence[ReliabilityBin], model: str, group: str, setting: Setting
-) -> list[ReliabilityBin]:
-    wanted = (model, average_of(group).name, group, setting.language, setting.scoring)
-    return [
-        b
-        for b in bins
-        if (b.model, b.task, b.group, b.language, b.scoring) == wanted and b.num_answers
-    ]
 
 
 def _training(logs: Mapping[str, Sequence[LogLine]]) -> Section:

@@ -26,7 +26,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
 HATCHES = ("", "///", "...", "xxx", "\\\\\\")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = ("-", "--", "-.", ":")
-_INK = "#010203"  # stands for the colour of the page's text until the figure is in the page
+INK = "#010203"  # stands for the colour of the page's text until the figure is in the page
 _PAPER = "#030201"  # likewise for its background
 _LONGEST_NAME = 24  # characters of a model's name on an axis
 _MOST_POINTS = 200  # of a curve; more cannot be seen
@@ -35,17 +35,17 @@ _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be searched, copied and read aloud
     "svg.hashsalt": "biomistral",
     "font.size": 9,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.6,
     "axes.unicode_minus": True,
     "hatch.linewidth": 0.5,
-    "text.color": _INK,
+    "text.color": INK,
     "text.parse_math": False,  # a dollar sign in a model's name is one
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "xtick.major.width": 0.6,
     "ytick.major.size": 0,
     "legend.frameon": False,
@@ -70,7 +70,7 @@ def accuracy_chart(
 
     ``scores`` are accuracies by model, in the order to draw from the top; None is drawn as a dash.
     """
-    with _style():
+    with chart_style():
         figure = Figure(figsize=(4.6, 0.75 + 0.29 * len(scores)), layout="constrained")
         axes = figure.add_subplot()
         for place, score in enumerate(scores.values()):
@@ -78,42 +78,62 @@ def accuracy_chart(
                 axes.text(1, place, DASH, verticalalignment="center")
             else:
                 _bar(axes, place, score)
-        axes.set_yticks(range(len(scores)), [_short(model) for model in scores])
+        axes.set_yticks(range(len(scores)), [short_name(model) for model in scores])
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
         axes.set_xlabel("Accuracy, %")
-        axes.grid(visible=True, axis="x", color=_INK, alpha=0.15, linewidth=0.5)
+        axes.grid(visible=True, axis="x", color=INK, alpha=0.15, linewidth=0.5)
         axes.set_axisbelow(True)
         if chance is not None:
-            axes.axvline(100 * chance, color=_INK, linestyle="--", linewidth=1)
+            axes.axvline(100 * chance, color=INK, linestyle="--", linewidth=1)
         text = "; ".join(f"{model} {_words(score)}" for model, score in scores.items())
         if chance is not None:
             text += f"; chance {100 * chance:.1f} % (dashed line)"
-        return _chart(figure, id_, caption, f"Bar chart of accuracy. {text}.")
+        return make_chart(figure, id_, caption, f"Bar chart of accuracy. {text}.")
 
 
 def reliability_chart(
-    id_: str, caption: str, bins: Sequence[ReliabilityBin], index: int = 0
+    id_: str,
+    caption: str,
+    bins: Sequence[ReliabilityBin],
+    index: int = 0,
+    after: Sequence[ReliabilityBin] = (),
 ) -> Chart:
-    """Draw accuracy against confidence over a histogram of the answers; empty bins are left out."""
+    """Draw accuracy against confidence over a histogram of the answers; empty bins are left out.
+
+    ``after`` are the bins after calibrating, drawn hollow and dotted.
+    """
     bins = [b for b in sorted(bins, key=lambda b: b.low) if b.num_answers]
-    with _style():
+    after = [b for b in sorted(after, key=lambda b: b.low) if b.num_answers]
+    with chart_style():
         figure = Figure(figsize=(2.9, 3.1), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         colour = COLOURS[index % len(COLOURS)]
-        upper.plot([0, 1], [0, 1], color=_INK, linestyle="--", linewidth=0.8, alpha=0.7)
+        upper.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=0.8, alpha=0.7)
         upper.plot(
             [b.mean_confidence for b in bins],
             [b.accuracy for b in bins],
             color=colour,
-            marker=MARKERS[_turn(index) % len(MARKERS)],
+            marker=MARKERS[turn(index) % len(MARKERS)],
             linestyle=LINES[index // len(COLOURS) % len(LINES)],
             markersize=4.5,
             clip_on=False,  # a marker at 0 or 1 is shown whole
             zorder=3,
         )
+        upper.plot(
+            [b.mean_confidence for b in after],
+            [b.accuracy for b in after],
+            color=colour,
+            marker="o",
+            markerfacecolor=_PAPER,
+            linestyle=":",
+            linewidth=1,
+            markersize=4,
+            clip_on=False,
+            zorder=3.5,
+        )
         upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="Accuracy")
-        upper.grid(visible=True, color=_INK, alpha=0.15, linewidth=0.5)
+        upper.grid(visible=True, color=INK, alpha=0.15, linewidth=0.5)
         lower.bar(
             [b.low for b in bins],
             [b.num_answers for b in bins],
@@ -121,17 +141,16 @@ def reliability_chart(
             align="edge",
             color=colour,
             hatch=HATCHES[index // len(COLOURS) % len(HATCHES)],
-            edgecolor=_INK,
+            edgecolor=INK,
             linewidth=0,
         )
         lower.set(xlabel="Confidence", ylabel="Answers")
         lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
         lower.yaxis.set_major_formatter(EngFormatter(sep=""))
-        text = "; ".join(
-            f"confidence {b.mean_confidence:.2f}: accuracy {b.accuracy:.2f} of {b.num_answers}"
-            for b in bins
-        )
-        return _chart(figure, id_, caption, f"Reliability diagram of {caption}. {text}.")
+        text = f"Reliability diagram of {caption}. {_bins_in_words(bins)}."
+        if after:
+            text += f" After calibrating: {_bins_in_words(after)}."
+        return make_chart(figure, id_, caption, text)
 
 
 def loss_chart(id_: str, caption: str, logs: Mapping[str, Sequence[LogLine]]) -> Chart | None:
@@ -161,7 +180,7 @@ def _bar(axes: Axes, place: int, score: Score) -> None:
         height=0.7,
         color="#999999" if is_baseline else COLOURS[place % len(COLOURS)],
         hatch="" if is_baseline else HATCHES[place // len(COLOURS) % len(HATCHES)],
-        edgecolor=_INK,
+        edgecolor=INK,
         linewidth=0.4,
     )
     if score.low is not None and score.high is not None and score.low < score.high:
@@ -173,7 +192,7 @@ def _whisker(axes: Axes, place: int, value: float, ends: tuple[float, float]) ->
     # A rim in the colour of the page keeps the whisker apart from the bar below it.
     rim = axes.errorbar(100 * value, place, xerr=sides, color=_PAPER, linewidth=3, zorder=3)
     ink = axes.errorbar(
-        100 * value, place, xerr=sides, color=_INK, capsize=2.5, linewidth=1, zorder=4
+        100 * value, place, xerr=sides, color=INK, capsize=2.5, linewidth=1, zorder=4
     )
     for part in (*rim.get_children(), *ink.get_children()):
         part.set_clip_on(False)  # caps at 0 and 100 are shown whole
@@ -190,33 +209,33 @@ def _curves(
     curves = {name: points for name, points in curves.items() if points}
     if not curves:
         return None
-    with _style():
+    with chart_style():
         figure = Figure(figsize=(4.6, 2.6 + 0.16 * len(curves)), layout="constrained")
         axes = figure.add_subplot()
         for index, (name, points) in enumerate(curves.items()):
             axes.plot(
                 [tokens for tokens, _ in points],
                 [loss for _, loss in points],
-                label=_short(name, 2 * _LONGEST_NAME),
+                label=short_name(name, 2 * _LONGEST_NAME),
                 color=COLOURS[index % len(COLOURS)],
-                linestyle=LINES[_turn(index) % len(LINES)],
+                linestyle=LINES[turn(index) % len(LINES)],
                 linewidth=1.3,
-                marker=MARKERS[_turn(index) % len(MARKERS)] if marked else "",
+                marker=MARKERS[turn(index) % len(MARKERS)] if marked else "",
                 markersize=4,
             )
         axes.set(xlabel="Tokens", ylabel=f"{label}, nats per token")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.grid(visible=True, color=_INK, alpha=0.15, linewidth=0.5)
+        axes.grid(visible=True, color=INK, alpha=0.15, linewidth=0.5)
         figure.legend(loc="outside lower center")
         text = "; ".join(
             f"{name}: from {points[0][1]:.3f} to {points[-1][1]:.3f} at {points[-1][0]:,.0f} tokens"
             for name, points in curves.items()
         )
-        return _chart(figure, id_, caption, f"{label} over tokens. {text}.")
+        return make_chart(figure, id_, caption, f"{label} over tokens. {text}.")
 
 
-def _turn(index: int) -> int:
+def turn(index: int) -> int:
     """Shift by one each time the colours begin again: colour and marker do not repeat together."""
     return index + index // len(COLOURS)
 
@@ -228,6 +247,13 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     return [(g[-1][0], sum(loss for _, loss in g) / len(g)) for g in groups]
 
 
+def _bins_in_words(bins: Sequence[ReliabilityBin]) -> str:
+    return "; ".join(
+        f"confidence {b.mean_confidence:.2f}: accuracy {b.accuracy:.2f} of {b.num_answers}"
+        for b in bins
+    )
+
+
 def _words(score: Score | None) -> str:
     if score is None:
         return "not measured"
@@ -237,7 +263,7 @@ def _words(score: Score | None) -> str:
     return f"{text} (interval {100 * score.low:.1f} to {100 * score.high:.1f})"
 
 
-def _short(name: str, longest: int = _LONGEST_NAME) -> str:
+def short_name(name: str, longest: int = _LONGEST_NAME) -> str:
     """Cut a long name in its middle: the ends tell models of one family apart."""
     if len(name) <= longest:
         return name
@@ -245,13 +271,14 @@ def _short(name: str, longest: int = _LONGEST_NAME) -> str:
     return f"{name[:half]}…{name[-half:]}"
 
 
-def _style() -> Any:
+def chart_style() -> Any:
     """Defaults of the library, not of the user's own settings, and our style on top."""
     style: Any = {key: value for key, value in mpl.rcParamsDefault.items() if key != "backend"}
     return mpl.rc_context(style | _STYLE)
 
 
-def _chart(figure: Figure, id_: str, caption: str, text: str) -> Chart:
+def make_chart(figure: Figure, id_: str, caption: str, text: str) -> Chart:
+    """Turn a drawn figure into one for the page."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     return Chart(id_, caption, _inline(stream.getvalue(), id_, text), text)
@@ -274,7 +301,7 @@ def _inline(svg: str, prefix: str, text: str) -> str:
         r' id="([^"]*)"', lambda m: f' id="{prefix}-{m[1]}"' if m[1] in used else "", body
     )
     body = re.sub(r'(?:xlink:)?href="#', f'href="#{prefix}-', body)
-    body = body.replace("url(#", f"url(#{prefix}-").replace(_INK, "currentColor")
+    body = body.replace("url(#", f"url(#{prefix}-").replace(INK, "currentColor")
     body = body.replace(_PAPER, "var(--paper)")
     # The page's own font: `font: 9px 'DejaVu Sans', ...` becomes its size alone.
     body = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", body)

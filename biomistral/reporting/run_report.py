@@ -20,7 +20,17 @@ from biomistral import artifacts
 from biomistral.artifacts import Origin
 from biomistral.errors import InputError
 from biomistral.models.cards import Card, read_card, render_card
-from biomistral.records import Prediction, Question, ReliabilityBin, Score, Task, read_records
+from biomistral.records import (
+    Comparison,
+    CoveragePoint,
+    Prediction,
+    Question,
+    Record,
+    ReliabilityBin,
+    Score,
+    Task,
+    read_records,
+)
 from biomistral.reporting.document import Document, Material, compose
 from biomistral.reporting.render import (
     render_html,
@@ -110,16 +120,21 @@ def _read(inputs: _Inputs) -> Material:
     results = index_results(
         read_records(inputs.scores / "scores.parquet", Score), tasks, list(dict.fromkeys(order))
     )
-    bins = inputs.scores / "reliability.parquet"
     return Material(
         results=results,
-        reliability=list(read_records(bins, ReliabilityBin)) if bins.exists() else [],
+        reliability=_if_there(inputs.scores / "reliability.parquet", ReliabilityBin),
+        coverage=_if_there(inputs.scores / "coverage.parquet", CoveragePoint),
+        comparisons=_if_there(inputs.scores / "comparisons.parquet", Comparison),
         models=[a for a in found if a.role == "model"],
         corpora=[a for a in found if a.role == "corpus"],
         others=[a for a in found if a.role not in {"model", "corpus"}],
         logs=_logs(inputs.models),
         samples=_samples(inputs, results, tasks),
     )
+
+
+def _if_there(path: Path, kind: type[Record]) -> list[Record]:
+    return list(read_records(path, kind)) if path.exists() else []
 
 
 def _artefact(role: str, name: str, folder: Path) -> Artefact:

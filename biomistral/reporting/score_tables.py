@@ -30,6 +30,15 @@ from biomistral.reporting.tables import (
 
 ACCURACY = "accuracy"
 DEVIATION = "accuracy_deviation"
+MICRO = "accuracy_micro"
+UNCONSTRAINED = "accuracy_top"
+# Metrics that have tables of their own; those after calibrating end in one of _CALIBRATED.
+_ELSEWHERE = {
+    *(ACCURACY, DEVIATION, MICRO, UNCONSTRAINED, "accuracy_at_50", "accuracy_at_80"),
+    *("risk_coverage_area", "auroc", "position_bias", "temperature"),
+}
+_CALIBRATED = ("_temperature", "_platt")
+_LETTERS = ("chosen_", "right_")
 
 
 def language_name(code: str) -> str:
@@ -43,13 +52,20 @@ def describe(setting: Setting) -> str:
 
 
 def accuracy_table(results: Results, group: str, setting: Setting) -> Table:
-    """Accuracy of every model (rows) on every task of a group (columns), and their average."""
+    """Accuracy of every model (rows) on every task of a group (columns), and their averages."""
     tasks = results.tasks_of(group, setting)
-    columns: Sequence[Task] = (*tasks, average_of(group)) if len(tasks) > 1 else tasks
-    rows = [
-        Row(model, tuple(_accuracy(results, setting, model, t) for t in columns), kind)
-        for model, kind in _models(results, setting)
-    ]
+    average = average_of(group)
+    columns: Sequence[Task] = (*tasks, average) if len(tasks) > 1 else tasks
+    heads = [Column(task.title, "higher", task.note) for task in columns]
+    models = _models(results, setting)
+    micro = {m: results.find(setting, m, average, MICRO) for m, _ in models}
+    has_micro = len(tasks) > 1 and any(micro.values())
+    rows = []
+    for model, kind in models:
+        cells = [_accuracy(results, setting, model, task) for task in columns]
+        rows.append(Row(model, (*cells, *([score_cell(micro[model])] if has_micro else [])), kind))
+    if has_micro:
+        heads.append(Column("Micro average", "higher", metric_of(MICRO).note))
     note = "Accuracy in %, mean over seeds ± standard deviation over seeds (population)."
     if any(cell.value is None for row in rows for cell in row.cells):
         note += " A model that lacks a task has no average."
@@ -58,9 +74,32 @@ def accuracy_table(results: Results, group: str, setting: Setting) -> Table:
             id=slug("accuracy", group, *_parts(setting)),
             title=f"{group.capitalize()} tasks: {describe(setting)}",
             head="Model",
-            columns=tuple(Column(task.title, "higher", task.note) for task in columns),
+            columns=tuple(heads),
             rows=tuple(rows),
             note=note,
+        )
+    )
+
+
+def top_token_table(results: Results, group: str, setting: Setting) -> Table:
+    """Share of questions where the most probable token of all is the right letter, by task."""
+    tasks = results.tasks_of(group, setting)
+    columns: Sequence[Task] = (*tasks, average_of(group)) if len(tasks) > 1 else tasks
+    rows = []
+    for model, kind in _models(results, setting):
+        found = [results.find(setting, model, task, UNCONSTRAINED) for task in columns]
+        if any(found):
+            rows.append(Row(model, tuple(map(score_cell, found)), kind))
+    return with_marks(
+        Table(
+            id=slug("top-token", group, *_parts(setting)),
+            title=f"Most probable token, {group} tasks: {describe(setting)}",
+            head="Model",
+            columns=tuple(Column(task.title, "higher", task.note) for task in columns),
+            rows=tuple(rows),
+            note="Share of questions in % where the most probable token of the whole vocabulary is "
+            "the right letter: any other token is wrong. The paper's script for fine-tuned models "
+            "counts so.",
         )
     )
 
@@ -217,7 +256,13 @@ def _mean(cells: Sequence[Cell]) -> Cell:
 
 
 def _other_metrics(results: Results, setting: Setting) -> list[str]:
-    names = {key[4] for key in results.scores if key[0] == setting} - {ACCURACY, DEVIATION}
+    names = {
+        key[4]
+        for key in results.scores
+        if key[0] == setting
+        and not key[4].startswith(_LETTERS)
+        and not key[4].endswith(_CALIBRATED)
+    } - _ELSEWHERE
     known = [name for name in METRICS if name in names]
     return known + sorted(names - set(known))
 

@@ -35,7 +35,38 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "accuracy": Metric("Accuracy, %", 1, "higher", percent=True),
     "accuracy_deviation": Metric("Deviation, %", 1, percent=True, note="over seeds, population"),
-    "ece": Metric("ECE, %", 1, "lower", percent=True, note="expected calibration error"),
+    "accuracy_micro": Metric(
+        "Micro average, %", 1, "higher", percent=True, note="every question counts the same"
+    ),
+    "accuracy_top": Metric(
+        "Top token, %",
+        1,
+        "higher",
+        percent=True,
+        note="the most probable token is the right letter",
+    ),
+    "accuracy_at_80": Metric(
+        "Surest 80 %, %", 1, "higher", percent=True, note="accuracy on the surest 80 % of questions"
+    ),
+    "accuracy_at_50": Metric(
+        "Surest half, %", 1, "higher", percent=True, note="accuracy on the surest half of questions"
+    ),
+    "risk_coverage_area": Metric(
+        "Risk-coverage area", 3, "lower", note="mean error over all shares of questions answered"
+    ),
+    "auroc": Metric(
+        "AUROC", 3, "higher", note="how well confidence tells right answers from wrong ones"
+    ),
+    "position_bias": Metric(
+        "Distance", 3, "lower", note="of the places chosen from the right ones, 0 to 1"
+    ),
+    "temperature": Metric("Temperature", 2, note="above 1: the model is too sure of itself"),
+    "ece": Metric(
+        "ECE, %", 1, "lower", percent=True, note="expected calibration error, 15 equal bins"
+    ),
+    "ece_mass": Metric(
+        "ECE, equal mass, %", 1, "lower", percent=True, note="15 bins of equally many answers"
+    ),
     "ece_published": Metric(
         "ECE as published, %", 1, "lower", percent=True, note="5 bins, letters not renormalised"
     ),
@@ -137,16 +168,28 @@ def count_cell(value: int | None) -> Cell:
     return Cell() if value is None else Cell(f"{value:,}", float(value), decimals=0)
 
 
+def p_cell(value: float | None) -> Cell:
+    """Print a p-value; a small one as a bound."""
+    if value is None:
+        return Cell()
+    return Cell("< 0.001" if value < 0.001 else f"{value:.3f}", value, decimals=3)
+
+
 def text_cell(text: str) -> Cell:
     """Print plain text; empty text is a dash."""
     return Cell(text or DASH)
 
 
-def score_cell(score: Score | None, deviation: Score | None = None) -> Cell:
-    """Print a score in the unit of its metric, with its deviation if there were several seeds."""
+def score_cell(
+    score: Score | None, deviation: Score | None = None, *, name: str | None = None
+) -> Cell:
+    """Print a score in the unit of its metric, with its deviation if there were several seeds.
+
+    ``name`` is the metric it is printed like, if not its own.
+    """
     if score is None or not math.isfinite(score.value):
         return Cell()
-    metric = metric_of(score.metric)
+    metric = metric_of(name or score.metric)
     factor = 100.0 if metric.percent else 1.0
     shown = deviation is not None and deviation.num_seeds > 1 and math.isfinite(deviation.value)
     return replace(

@@ -1,0 +1,194 @@
+"""Tables of what accuracy does not show: calibrating, abstaining, preferred places, tests.
+
+Pure functions of ``Results`` and ``Comparison`` records. A result that is not there is a dash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from biomistral.records import LETTERS, Comparison
+from biomistral.reporting.results import Results, Setting, average_of
+from biomistral.reporting.score_tables import describe
+from biomistral.reporting.tables import (
+    Cell,
+    Column,
+    Row,
+    Table,
+    count_cell,
+    metric_of,
+    number_cell,
+    p_cell,
+    score_cell,
+    slug,
+    text_cell,
+    with_marks,
+)
+
+LEVEL = 0.05  # of the corrected tests
+_ABSTAINING = ("accuracy", "accuracy_at_80", "accuracy_at_50", "risk_coverage_area", "auroc")
+_CALIBRATED = ("ece", "brier", "negative_log_likelihood")
+
+
+def calibrated_table(results: Results, group: str, setting: Setting) -> Table:
+    """Calibration before and after temperature and Platt scaling, averaged over a group."""
+    columns = [Column("Temperature", note=metric_of("temperature").note)]
+    names = [("temperature", "temperature")]  # of the score, and of the metric it is printed like
+    for metric in _CALIBRATED:
+        shown = metric_of(metric)
+        for suffix, words in (
+            ("", "before"),
+            ("_temperature", "temperature"),
+            ("_platt", "Platt"),
+        ):
+            columns.append(Column(f"{shown.label}, {words}", note=shown.note))
+            names.append((metric + suffix, metric))
+    rows = []
+    for model in _models(results, setting):
+        found = [results.find(setting, model, average_of(group), name) for name, _ in names]
+        cells = [
+            score_cell(score, name=like) for (_, like), score in zip(names, found, strict=True)
+        ]
+        if found[0] is not None:
+            rows.append(Row(model, tuple(cells), results.kinds[model]))
+    return Table(
+        id=slug("calibrated", group, *map(str, setting)),
+        title=f"Before and after calibrating, {group} average: {describe(setting)}",
+        head="Model",
+        columns=tuple(columns),
+        rows=tuple(rows),
+        note="Lower is better, but for the temperature. Each question is calibrated by what was "
+        "fitted on other questions; no answer changes.",
+    )
+
+
+def abstaining_table(results: Results, group: str, setting: Setting) -> Table:
+    """Accuracy when a model may leave out what it is unsure of, averaged over a group."""
+    metrics = [metric_of(name) for name in _ABSTAINING]
+    rows = []
+    for model in _models(results, setting):
+        found = [results.find(setting, model, average_of(group), name) for name in _ABSTAINING]
+        if any(found[1:]):
+            rows.append(Row(model, tuple(map(score_cell, found)), results.kinds[model]))
+    return with_marks(
+        Table(
+            id=slug("abstaining", group, *map(str, setting)),
+            title=f"Abstaining, {group} average: {describe(setting)}",
+            head="Model",
+            columns=tuple(Column(m.label, m.better, m.note) for m in metrics),
+            rows=tuple(rows),
+            note=" ".join(f"{m.label.removesuffix(', %')}: {m.note}." for m in metrics[1:]),
+        )
+    )
+
+
+def positions_table(results: Results, group: str, setting: Setting) -> Table:
+    """How often each letter is chosen, and how often it is right, averaged over a group."""
+    task = average_of(group)
+    models = [m for m in _models(results, setting) if results.kinds[m] != "baseline"]
+    letters = [
+        letter
+        for letter in LETTERS
+        if any(results.find(setting, model, task, f"chosen_{letter}") for model in models)
+    ]
+    bias = metric_of("position_bias")
+
+    def shares(model: str, side: str) -> list[Cell]:
+        found = [results.find(setting, model, task, f"{side}_{letter}") for letter in letters]
+        return [number_cell(None if score is None else 100 * score.value) for score in found]
+
+    rows = [
+        Row(
+            model,
+            (
+                score_cell(results.find(setting, model, task, "position_bias")),
+                *shares(model, "chosen"),
+            ),
+            results.kinds[model],
+        )
+        for model in models
+    ]
+    if letters:
+        rows.append(Row("right answers", (Cell(), *shares(models[0], "right")), "baseline"))
+    return Table(
+        id=slug("positions", group, *map(str, setting)),
+        title=f"Places chosen, {group} average: {describe(setting)}",
+        head="Model",
+        columns=(Column(bias.label, note=bias.note), *map(Column, letters)),
+        rows=tuple(rows if letters else []),
+        note="Share of the answers in % at each place as it was shown, and of the right answers. "
+        f"Distance {bias.note}: half the sum of (chosen − right)² / (chosen + right).",
+    )
+
+
+def pairs_table(
+    rows: Sequence[Comparison], title: str, id_: str, titles: Mapping[str, str]
+) -> Table:
+    """Every pair of models with the difference, its interval, the tests and the effect size."""
+    many = len({(row.task, row.language, row.scoring, row.shots) for row in rows}) > 1
+    heads = [
+        *([Column("Task", is_text=True)] if many else []),
+        Column("Difference, points", note="of the accuracies, in percentage points"),
+        Column("95 % interval", note="paired bootstrap over questions and seeds", is_text=True),
+        Column("p, bootstrap"),
+        Column("corrected", note="Holm, over all tests of this kind"),
+        Column("p, McNemar"),
+        Column("corrected", note="Holm, over all tests of this kind"),
+        Column("Only first", note="questions that only the first answers right"),
+        Column("Only second", note="questions that only the second answers right"),
+        Column("Odds ratio", note="only first / only second"),
+        Column("Cohen's g", note="0.05 small, 0.15 medium, 0.25 large"),
+        Column("Shown to be better", is_text=True),
+    ]
+    return Table(
+        id=id_,
+        title=title,
+        head="First against second",
+        columns=tuple(heads),
+        rows=tuple(
+            Row(
+                f"{row.first} against {row.second}",
+                tuple([text_cell(titles.get(row.task, row.task))] * many) + _pair_cells(row),
+            )
+            for row in rows
+        ),
+        note=f"Shown to be better: at the {LEVEL:.0%} level after correction, by McNemar's test on "
+        "a task, by the bootstrap on an average. A dash under McNemar: an average has no such test.",
+    )
+
+
+def better_of(row: Comparison) -> str:
+    """Name the model that is shown to be better; empty if neither is."""
+    p_value = row.p_bootstrap_holm if row.p_mcnemar_holm is None else row.p_mcnemar_holm
+    if p_value >= LEVEL:
+        return ""
+    better = row.first_only > row.second_only if row.p_mcnemar is not None else row.difference > 0
+    return row.first if better else row.second
+
+
+def _pair_cells(row: Comparison) -> tuple[Cell, ...]:
+    low, high = (number_cell(100 * bound, signed=True).text for bound in (row.low, row.high))
+    is_test = row.p_mcnemar is not None
+    return (
+        number_cell(100 * row.difference, signed=True),
+        text_cell(f"{low} to {high}"),
+        p_cell(row.p_bootstrap),
+        p_cell(row.p_bootstrap_holm),
+        p_cell(row.p_mcnemar),
+        p_cell(row.p_mcnemar_holm),
+        count_cell(row.first_only if is_test else None),
+        count_cell(row.second_only if is_test else None),
+        number_cell(row.odds_ratio, 2),
+        number_cell(row.cohens_g, 2, signed=True),
+        text_cell(better_of(row)),
+    )
+
+
+def in_setting(rows: Iterable[Comparison], setting: Setting) -> list[Comparison]:
+    """The comparisons of one language, scoring and number of shots."""
+    return [r for r in rows if (r.language, r.scoring, r.shots) == setting]
+
+
+def _models(results: Results, setting: Setting) -> list[str]:
+    measured = {key[1] for key in results.scores if key[0] == setting}
+    return [name for name in results.models if name in measured]
