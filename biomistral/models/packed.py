@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from biomistral.models.continuations import Encoded, Row
+from biomistral.models.fused import gated, normalized, turned
 from biomistral.models.prefixes import Node, shared_beginnings
 from biomistral.models.reading import Reads, reads_of
 
@@ -93,7 +94,7 @@ class _Segment:
     start: int
     stop: int
     places: list[int]  # within the pack
-    mask: Tensor  # (T, P + T): what is added to attention scores
+    mask: Tensor  # (heads that share keys, T, P + T): what is added to attention scores
 
 
 class _Decoder:
@@ -108,6 +109,7 @@ class _Decoder:
         self._head_width: int = attention.head_dim
         self._scaling: float = attention.scaling
         num_heads = self._config.num_key_value_heads
+        self._num_sharing: int = self._config.num_attention_heads // num_heads
         embedding = self._decoder.embed_tokens.weight
         self._dtype = embedding.dtype
         self._path = [
@@ -134,8 +136,11 @@ class _Decoder:
         tile = min(self._tile, num_tokens) if device.type != "cpu" else self._tile
         padding = -num_tokens % tile
         hidden = self._decoder.embed_tokens(F.pad(tokens, (0, padding)))  # (T, H), padded
-        turns = self._decoder.rotary_emb(hidden[None], F.pad(positions, (0, padding))[None])
-        cosine, sine = (turn[0, :, None, :] for turn in turns)  # each (T, 1, D)
+        # In float32, which the module takes from its first argument.
+        turns = self._decoder.rotary_emb(
+            hidden[None, :1].float(), F.pad(positions, (0, padding))[None]
+        )
+        cosine, sine = (turn[0].contiguous() for turn in turns)  # each (T, D)
         segments = self._segments(rows, before)
         places = [place for segment in segments for place in segment.places]
         tiles = [slice(start, start + tile) for start in range(0, num_tokens + padding, tile)]
@@ -159,15 +164,19 @@ class _Decoder:
     def _segments(self, rows: Sequence[Row], before: int) -> list[_Segment]:
         segments = []
         start = 0
+        plain: dict[int, Tensor] = {}  # masks of rows without branches, by their length
         for row in rows:
-            stop = start + len(row.tokens)
+            length = len(row.tokens)
+            mask = plain[length] if length in plain else self._mask(row, before)
+            if not any(row.branches):
+                plain[length] = mask
             places = [start + place for place in row.places]
-            segments.append(_Segment(start, stop, places, self._mask(row, before)))
-            start = stop
+            segments.append(_Segment(start, start + length, places, mask))
+            start += length
         return segments
 
     def _mask(self, row: Row, before: int) -> Tensor:
-        """Return what is added to the scores of a row: (T, P + T), 0 or minus infinity."""
+        """Return 0 or minus infinity for each score: (heads that share keys, T, P + T)."""
         num_tokens = len(row.tokens)
         seen = torch.ones(num_tokens, before + num_tokens, dtype=torch.bool).tril(before)
         if any(row.branches):
@@ -180,7 +189,8 @@ class _Decoder:
             of_keys = torch.cat([torch.arange(before), positions])
             seen &= positions[:, None] - of_keys < window
         mask = torch.zeros(seen.shape, dtype=self._dtype)
-        return mask.masked_fill_(~seen, float("-inf")).to(self._device)
+        mask = mask.masked_fill_(~seen, float("-inf")).to(self._device)
+        return mask.repeat(self._num_sharing, 1, 1)
 
     def _project(
         self, layer: Any, hidden: Tensor, tiles: Sequence[slice], turns: tuple[Tensor, Tensor]
@@ -189,13 +199,13 @@ class _Decoder:
         attention = layer.self_attn
         parts = []
         for tile in tiles:
-            normed = layer.input_layernorm(hidden[tile])
+            normed = normalized(layer.input_layernorm, hidden[tile])
             queries, keys, values = (
                 project(normed).unflatten(-1, (-1, self._head_width))
                 for project in (attention.q_proj, attention.k_proj, attention.v_proj)
             )
             here = (turns[0][tile], turns[1][tile])
-            parts.append((_turned(queries, here), _turned(keys, here), values))
+            parts.append((turned(queries, *here), turned(keys, *here), values))
         queries, keys, values = (torch.cat(kind) for kind in zip(*parts, strict=True))
         return queries, keys, values
 
@@ -221,7 +231,7 @@ class _Decoder:
             groups[None],
             path[:1],
             path[1:],
-            attn_mask=mask.repeat(groups.shape[1] // num_queries, 1),
+            attn_mask=mask.flatten(0, 1),
             scale=self._scaling,
         )
         return found.view(-1, num_queries, self._head_width).transpose(0, 1)
@@ -229,7 +239,7 @@ class _Decoder:
     def _finish(self, layer: Any, hidden: Tensor, mixed: Tensor) -> None:
         """Add attention and the feed-forward part of a layer to hidden states, in place."""
         hidden += layer.self_attn.o_proj(mixed.flatten(1))
-        hidden += layer.mlp(layer.post_attention_layernorm(hidden))
+        hidden += gated(layer.mlp, normalized(layer.post_attention_layernorm, hidden))
 
     def _last_layer(
         self,
@@ -254,7 +264,7 @@ class _Decoder:
                     queries[segment.places],
                     keys[part],
                     values[part],
-                    segment.mask[rows],
+                    segment.mask[:, rows],
                     before,
                 )
             )
@@ -270,10 +280,3 @@ class _Decoder:
             self._finish(layer, chosen[tile], mixed[tile])
         normed: Tensor = self._decoder.norm(chosen[:num_places])
         return normed
-
-
-def _turned(vectors: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate queries or keys (T, heads, D) by their positions."""
-    first, second = vectors.chunk(2, dim=-1)
-    cosine, sine = turns
-    return vectors * cosine + torch.cat([-second, first], dim=-1) * sine

