@@ -137,6 +137,29 @@ def miniature(
     typer.echo(f"{out}: the miniature world of seed {seed}; run it with recipes/miniature.yaml")
 
 
+@app.command()
+def compare(
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A B ...",
+            help="Files or folders of predictions (name=PATH to rename), or a run's folder, alone or "
+            "followed by names of its models.",
+        ),
+    ],
+    form: Annotated[str, typer.Option("--format", help="markdown, latex or csv.")] = "markdown",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write one file per table to; default: print.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 42,
+    resamples: Annotated[int, typer.Option(min=100, help="Of the paired bootstrap.")] = 10_000,
+) -> None:
+    """Compare models on the same questions: accuracies, paired tests, effect sizes."""
+    from biomistral.cli import comparing
+
+    comparing.compare(places, form=form, out=out, seed=seed, resamples=resamples)
+
+
 ConfigFile = Annotated[Path, typer.Argument(help="A configuration in mergekit's YAML.")]
 AllowPickle = Annotated[
     bool,
