@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from biomistral import artifacts
 from biomistral.errors import InputError
 from biomistral.evaluation.units import cut
@@ -27,6 +29,7 @@ from biomistral.records import Request
 
 TAG = "biomistral"
 LOADER = "questions.py"
+_LOAD = "questions.load"
 _METRICS = {"letter": "acc", "cloze": "acc_bytes"}
 _LOADER_CODE = '''"""Reads the questions of one task for lm-evaluation-harness; written by biomistral."""
 
@@ -95,12 +98,13 @@ def _line(request: Request, start: int) -> dict[str, Any]:
 
 
 def _yaml(name: str, request: Request, opening: str) -> str:
-    """The task's YAML. Texts are JSON strings, which YAML reads as they are."""
+    """The task's YAML; its one tag of the harness's own is put in as text."""
     of_language, of_task = f"{TAG}_{request.language}", f"{TAG}_{request.task}"
     metric = _METRICS[request.scoring]
     fields = {
         "task": name,
         "tag": [TAG, of_language, of_task],
+        "custom_dataset": _LOAD,
         "dataset_kwargs": {"file": f"{name}.jsonl"},
         "test_split": "test",
         "num_fewshot": 0,
@@ -114,6 +118,5 @@ def _yaml(name: str, request: Request, opening: str) -> str:
         "metric_list": [{"metric": metric, "aggregation": "mean", "higher_is_better": True}],
         "metadata": {"version": 1, "shots": request.shots, "seed": request.seed},
     }
-    lines = [f"{key}: {json.dumps(value)}" for key, value in fields.items()]
-    lines.insert(2, "custom_dataset: !function questions.load")
-    return "\n".join(lines) + "\n"
+    text = yaml.safe_dump(fields, sort_keys=False, default_flow_style=None, width=10**9)
+    return text.replace(f"custom_dataset: {_LOAD}", f"custom_dataset: !function {_LOAD}", 1)

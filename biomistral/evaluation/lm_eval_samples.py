@@ -69,7 +69,7 @@ def import_samples(files: Sequence[Path], out: Path, *, name: str, names: Names)
 
 def _read(file: Path, name: str, names: Names) -> Iterator[Prediction]:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: cannot be read ({error})") from None
     for number, line in enumerate(lines, 1):
