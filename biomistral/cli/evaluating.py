@@ -7,6 +7,7 @@ terminal, nothing about how answers come about.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from biomistral.records import Request
     from biomistral.reporting.results import Results, Setting
 
+_NAMED = re.compile(r"([A-Za-z0-9][\w.-]*)=(.+)", re.ASCII)
 _NO_MODEL = "model"  # stands in recipes that only build prompts
 
 
@@ -176,7 +178,8 @@ def _places(models: Sequence[str], run: Path | None) -> dict[str, str]:
     """Path or hub id of each model, by the name it has in tables."""
     places: dict[str, str] = {}
     for word in models:
-        name, _, path = word.rpartition("=")
+        named = None if Path(word).is_dir() else _NAMED.fullmatch(word)
+        name, path = named.groups() if named else ("", word)
         if not name and run is not None and not Path(word).is_dir():
             name, path = word, _in_run(word, run)
         name = name or _name(Path(path))
