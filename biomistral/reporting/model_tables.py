@@ -28,6 +28,15 @@ from biomistral.reporting.tables import (
 LEVEL = 0.05  # of the corrected tests
 _ABSTAINING = ("accuracy", "accuracy_at_80", "accuracy_at_50", "risk_coverage_area", "auroc")
 _CALIBRATED = ("ece", "brier", "negative_log_likelihood")
+_CORRECTED = "Holm, over all tests of this kind"
+_MCNEMAR = (
+    Column("p, McNemar"),
+    Column("p, corrected", note=_CORRECTED),
+    Column("Only first", note="questions that only the first answers right"),
+    Column("Only second", note="questions that only the second answers right"),
+    Column("Odds ratio", note="only first / only second"),
+    Column("Cohen's g", note="0.05 small, 0.15 medium, 0.25 large"),
+)
 
 
 def calibrated_table(results: Results, group: str, setting: Setting) -> Table:
@@ -126,34 +135,32 @@ def pairs_table(
 ) -> Table:
     """Every pair of models with the difference, its interval, the tests and the effect size."""
     many = len({(row.task, row.language, row.scoring, row.shots) for row in rows}) > 1
+    tested = any(row.p_mcnemar is not None for row in rows)
     heads = [
+        Column("Second", is_text=True),
         *([Column("Task", is_text=True)] if many else []),
-        Column("Difference, points", note="of the accuracies, in percentage points"),
+        Column("Difference, points", note="first less second, in percentage points"),
         Column("95 % interval", note="paired bootstrap over questions and seeds", is_text=True),
         Column("p, bootstrap"),
-        Column("corrected", note="Holm, over all tests of this kind"),
-        Column("p, McNemar"),
-        Column("corrected", note="Holm, over all tests of this kind"),
-        Column("Only first", note="questions that only the first answers right"),
-        Column("Only second", note="questions that only the second answers right"),
-        Column("Odds ratio", note="only first / only second"),
-        Column("Cohen's g", note="0.05 small, 0.15 medium, 0.25 large"),
+        Column("p, corrected", note=_CORRECTED),
+        *(_MCNEMAR if tested else ()),
         Column("Shown to be better", is_text=True),
     ]
+    lines = []
+    for row in rows:
+        task = [text_cell(titles.get(row.task, row.task))] if many else []
+        cells = [*_difference_cells(row), *(_mcnemar_cells(row) if tested else ())]
+        lines.append(
+            Row(row.first, (text_cell(row.second), *task, *cells, text_cell(better_of(row))))
+        )
+    note = f"Shown to be better: at the {100 * LEVEL:.0f} % level after Holm's correction, by "
+    note += (
+        "McNemar's test on a task and by the bootstrap on an average."
+        if tested
+        else ("the paired bootstrap.")
+    )
     return Table(
-        id=id_,
-        title=title,
-        head="First against second",
-        columns=tuple(heads),
-        rows=tuple(
-            Row(
-                f"{row.first} against {row.second}",
-                tuple([text_cell(titles.get(row.task, row.task))] * many) + _pair_cells(row),
-            )
-            for row in rows
-        ),
-        note=f"Shown to be better: at the {LEVEL:.0%} level after correction, by McNemar's test on "
-        "a task, by the bootstrap on an average. A dash under McNemar: an average has no such test.",
+        id=id_, title=title, head="First", columns=tuple(heads), rows=tuple(lines), note=note
     )
 
 
@@ -166,21 +173,22 @@ def better_of(row: Comparison) -> str:
     return row.first if better else row.second
 
 
-def _pair_cells(row: Comparison) -> tuple[Cell, ...]:
+def _difference_cells(row: Comparison) -> tuple[Cell, ...]:
     low, high = (number_cell(100 * bound, signed=True).text for bound in (row.low, row.high))
+    difference = number_cell(100 * row.difference, signed=True)
+    interval = text_cell(f"{low} to {high}")
+    return difference, interval, p_cell(row.p_bootstrap), p_cell(row.p_bootstrap_holm)
+
+
+def _mcnemar_cells(row: Comparison) -> tuple[Cell, ...]:
     is_test = row.p_mcnemar is not None
     return (
-        number_cell(100 * row.difference, signed=True),
-        text_cell(f"{low} to {high}"),
-        p_cell(row.p_bootstrap),
-        p_cell(row.p_bootstrap_holm),
         p_cell(row.p_mcnemar),
         p_cell(row.p_mcnemar_holm),
         count_cell(row.first_only if is_test else None),
         count_cell(row.second_only if is_test else None),
         number_cell(row.odds_ratio, 2),
         number_cell(row.cohens_g, 2, signed=True),
-        text_cell(better_of(row)),
     )
 
 
