@@ -52,8 +52,8 @@ def import_samples(files: Sequence[Path], out: Path, *, name: str, names: Names)
     records = []
     for file in files:
         for record in _read(file, name, names):
-            key = (record.task, record.language, record.shots, record.seed, record.scoring)
-            key += (record.question_id,)
+            cell = (record.task, record.language, record.shots, record.seed, record.scoring)
+            key = (*cell, record.question_id)
             if key in seen:
                 raise InputError(
                     f"{file}: question {record.question_id!r} of {record.task} "
