@@ -35,6 +35,12 @@ Changes = Annotated[
         help="Any other field of a recipe's evaluate section, such as long_prompts=skip.",
     ),
 ]
+Template = Annotated[
+    str | None, typer.Option(help="Form of the prompts: biomistral, meditron or chat.")
+]
+Model = Annotated[
+    str | None, typer.Option(help="Folder of the model whose chat template --template chat means.")
+]
 _DATA = "data/benchmark"
 
 
@@ -56,7 +62,7 @@ def evaluate_run(
     scoring: Scoring = "letter",
     limit: Limit = None,
     precision: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
-    template: Annotated[str | None, typer.Option(help="Form of the prompts.")] = None,
+    template: Template = None,
     run: Annotated[
         Path | None,
         typer.Option(help="Folder of a run of a recipe; its models may be called by their names."),
@@ -83,14 +89,15 @@ def evaluate_show(
     seed: Annotated[int, typer.Option(help="Draws the worked examples.")] = 1,
     number: Annotated[int, typer.Option(min=1, help="Which question, from 1.")] = 1,
     scoring: Annotated[str, typer.Option(help="letter, cloze or published.")] = "letter",
-    template: Annotated[str | None, typer.Option(help="Form of the prompts.")] = None,
+    template: Template = None,
+    model: Model = None,
     changes: Changes = None,
 ) -> None:
     """Print what a model is given for one question, to the letter."""
     from biomistral.cli import evaluating
 
     asked = evaluating.Asked(data, task, language, shots, str(seed), scoring, None, template)
-    evaluating.show(asked, number=number, changes=changes or [])
+    evaluating.show(asked, number=number, changes=changes or [], model=model)
 
 
 @export_app.command("lm-eval")
@@ -104,14 +111,15 @@ def export_lm_eval(
     seeds: Annotated[str, typer.Option("--seed", "--seeds", help="One or more.")] = "1,2,3",
     scoring: Scoring = "letter",
     limit: Limit = None,
-    template: Annotated[str | None, typer.Option(help="Form of the prompts.")] = None,
+    template: Template = None,
+    model: Model = None,
     changes: Changes = None,
 ) -> None:
     """Write tasks that lm-evaluation-harness runs with the same prompts (lm_eval --include_path)."""
     from biomistral.cli import evaluating
 
     asked = evaluating.Asked(data, tasks, languages, shots, seeds, scoring, limit, template)
-    evaluating.export_lm_eval(folder, asked, changes=changes or [])
+    evaluating.export_lm_eval(folder, asked, changes=changes or [], model=model)
 
 
 @import_app.command("lm-eval")

@@ -8,7 +8,7 @@ terminal, nothing about how answers come about.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from biomistral.errors import InputError, did_you_mean
 from biomistral.languages import LANGUAGES
 
 if TYPE_CHECKING:
-    from biomistral.recipe.settings import Recipe
+    from biomistral.recipe.settings import EvaluateSettings, Recipe
     from biomistral.records import Request
     from biomistral.reporting.results import Results, Setting
 
@@ -69,20 +69,23 @@ def run(
     console.print(ADVISORY, style="dim")
 
 
-def show(asked: Asked, *, number: int, changes: Sequence[str]) -> None:
+def show(asked: Asked, *, number: int, changes: Sequence[str], model: str | None = None) -> None:
     """Print one question as a model is given it."""
     from biomistral.benchmark import show_question
 
     recipe = _recipe(asked, {}, changes, name="show")
     assert recipe.evaluate is not None, "was just given"
-    typer.echo(show_question(recipe.benchmark, recipe.evaluate, number=number))
+    render = _render(recipe.evaluate, model)
+    typer.echo(show_question(recipe.benchmark, recipe.evaluate, number=number, render=render))
 
 
-def export_lm_eval(folder: Path, asked: Asked, *, changes: Sequence[str]) -> None:
+def export_lm_eval(
+    folder: Path, asked: Asked, *, changes: Sequence[str], model: str | None = None
+) -> None:
     """Write tasks for lm-evaluation-harness and say how to run them."""
     from biomistral.evaluation.lm_eval import TAG, export_tasks
 
-    names = export_tasks(_requests(asked, changes), folder)
+    names = export_tasks(_requests(asked, changes, model), folder)
     for name in names:
         typer.echo(name)
     typer.echo(
@@ -219,7 +222,7 @@ def _name(path: Path) -> str:
     return plain.lstrip("._-")[:100] or "evaluation"
 
 
-def _requests(asked: Asked, changes: Sequence[str]) -> list[Request]:
+def _requests(asked: Asked, changes: Sequence[str], model: str | None) -> list[Request]:
     """Build all prompts that the options ask for, in a folder that goes away."""
     import tempfile
 
@@ -239,9 +242,19 @@ def _requests(asked: Asked, changes: Sequence[str]) -> list[Request]:
             limit=settings.limit,
             shots_needed=shots_needed(settings),
         )
-        return build_requests(
-            list(read_records(questions / "questions.parquet", Question)), settings
-        )
+        asked_here = list(read_records(questions / "questions.parquet", Question))
+        return build_requests(asked_here, settings, _render(settings, model))
+
+
+def _render(settings: EvaluateSettings, model: str | None) -> Callable[[str], str] | None:
+    """How a message becomes a prompt, where prompts are messages."""
+    from biomistral.models.chat import chat_prompt
+
+    if settings.template != "chat":
+        return None
+    if model is None:
+        raise InputError("--template chat: say whose chat template it is, with --model FOLDER")
+    return chat_prompt(model)
 
 
 # --- what was found -------------------------------------------------------------------------------

@@ -111,6 +111,19 @@ def test_a_question_is_shown_as_a_model_is_given_it(command, miniature_world):
     assert "number 2 of" in finished.out
 
 
+def test_a_chat_template_is_that_of_a_model(command, miniature_world, tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "chat")
+    (folder / "chat_template.jinja").write_text("[INST] {{ messages[0]['content'] }} [/INST]")
+    words = (
+        "evaluate", "show", "gene", "--data", miniature_world / "benchmark", "--shots", "1",
+        "--template", "chat",
+    )  # fmt: skip
+    assert "with --model FOLDER" in command(*words).err
+    finished = command(*words, "--model", folder)
+    assert finished.status == 0, finished.err
+    assert finished.out.count("[INST]") == 1
+
+
 def test_two_models_of_one_name_are_refused(evaluate, tiny_model):
     finished = evaluate(tiny_model, tiny_model)
     assert finished.status == 2
