@@ -14,7 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from biomistral.benchmark.own_tasks import OwnTask, find_own_tasks
+from biomistral.benchmark import release
+from biomistral.benchmark.hub import HUB, fetched
+from biomistral.benchmark.own_tasks import FORMATS, OwnTask, find_own_tasks
 from biomistral.benchmark.tasks import (
     FALLBACK_LANGUAGE,
     TASKS,
@@ -24,6 +26,7 @@ from biomistral.benchmark.tasks import (
 )
 from biomistral.errors import InputError, did_you_mean
 from biomistral.languages import language_of
+from biomistral.recipe.settings import HubDataset
 from biomistral.records import Split, Task
 
 
@@ -36,6 +39,7 @@ class QuestionFile:
     language: str
     split: Split
     format: Format
+    name: str  # of the file, wherever the data lies: tells what it is and goes into fingerprints
 
 
 @dataclass(slots=True)
@@ -45,6 +49,7 @@ class Catalogue:
     folder: Path
     tasks: dict[str, Task] = field(default_factory=dict)
     files: dict[tuple[str, str], list[QuestionFile]] = field(default_factory=dict)
+    notes: dict[tuple[str, str], str] = field(default_factory=dict)  # on published files
     descriptions: dict[str, Path] = field(default_factory=dict)  # task.yaml, of own tasks
 
     def has(self, task: str, language: str, *splits: Split) -> bool:
@@ -68,22 +73,29 @@ class Choice:
     absent: list[str]  # "task/language" asked for and not there
 
 
-def read_catalogue(data: str) -> Catalogue:
-    """List the tasks of a data folder.
+def read_catalogue(data: str, hub: Sequence[HubDataset] = ()) -> Catalogue:
+    """List the tasks of a data folder, and those of the hub that it lacks.
 
-    Raises ``InputError`` if the folder is missing, a ``task.yaml`` is wrong, or one task and
-    language is there twice.
+    Of a task and language, the files of its makers come first, then those of BioInstructQA, then
+    the hub. Raises ``InputError`` if the folder is missing, a ``task.yaml`` is wrong, one task and
+    language is there twice, or a data set of the hub is not to be had.
     """
     folder = Path(data)
-    if not folder.is_dir():
+    if not folder.is_dir() and not hub:
         raise InputError(
             f"benchmark data {data!r}: there is no such folder; benchmark.data names the folder "
             "that holds the question files (see docs/benchmark.md)"
         )
     catalogue = Catalogue(folder)
     names = {f"/{relative}".lower(): folder / relative for relative in sorted(_files_below(folder))}
+    copies = [(dataset.id, fetched(dataset)) for dataset in hub]
     for published in TASKS.values():
-        _add_published(catalogue, published, names)
+        for patterns in published.files:
+            _add_published(catalogue, published, patterns, names)
+        for patterns in release.patterns() if published.name in release.CORPORA else ():
+            _add_published(catalogue, published, patterns, names)
+        for name, copy in copies:
+            _add_from_hub(catalogue, published, name, copy)
     for own in find_own_tasks(folder):
         _add_own(catalogue, own)
     return catalogue
@@ -133,22 +145,65 @@ def files_of(catalogue: Catalogue, task: str, languages: Sequence[str]) -> list[
     return [file for code in wanted for file in catalogue.files.get((task, code), ())]
 
 
-def _add_published(catalogue: Catalogue, published: PublishedTask, names: dict[str, Path]) -> None:
-    for patterns in published.files:
-        files = [
-            QuestionFile(path, published.name, patterns.language, split, patterns.format)
-            for split, wanted in _by_split(patterns)
-            if (path := _first_match(names, wanted)) is not None
-        ]
-        if any(file.split == "test" for file in files):
-            catalogue.files[published.name, patterns.language] = files
-            catalogue.tasks[published.name] = Task(
-                name=published.name,
-                title=published.title,
-                group=published.group,
-                source=published.source,
-                licence=published.licence,
-            )
+def _add_published(
+    catalogue: Catalogue, published: PublishedTask, patterns: FilePatterns, names: dict[str, Path]
+) -> None:
+    """Add the files of a task in one language, unless others are there already."""
+    files = [
+        QuestionFile(
+            path,
+            published.name,
+            patterns.language,
+            split,
+            patterns.format,
+            path.relative_to(catalogue.folder).as_posix(),
+        )
+        for split, wanted in _by_split(patterns)
+        if (path := _first_match(names, wanted)) is not None
+    ]
+    _add_files(catalogue, published, files, patterns.note)
+
+
+def _add_from_hub(catalogue: Catalogue, published: PublishedTask, name: str, copy: Path) -> None:
+    """Add a task of a data set of the hub; examples alone join a test set that has none."""
+    patterns = HUB[name].get(published.name)
+    if patterns is None:
+        return
+    files = [
+        QuestionFile(
+            path,
+            published.name,
+            patterns.language,
+            split,
+            patterns.format,
+            f"hub/{name}/{path.relative_to(copy).as_posix()}",
+        )
+        for split, wanted in _by_split(patterns)
+        for pattern in wanted
+        for path in sorted(copy.glob(pattern))
+    ]
+    there = catalogue.files.get((published.name, patterns.language), [])
+    if not patterns.test and there and {file.split for file in there} == {"test"}:
+        there += files
+    else:
+        _add_files(catalogue, published, files)
+
+
+def _add_files(
+    catalogue: Catalogue, published: PublishedTask, files: list[QuestionFile], note: str = ""
+) -> None:
+    if not any(file.split == "test" for file in files):
+        return
+    key = published.name, files[0].language
+    if catalogue.files.setdefault(key, files) is files:
+        catalogue.notes[key] = note
+        catalogue.tasks[published.name] = Task(
+            name=published.name,
+            title=published.title,
+            group=published.group,
+            source=published.source,
+            licence=published.licence,
+        )
 
 
 def _add_own(catalogue: Catalogue, own: OwnTask) -> None:
@@ -166,7 +221,9 @@ def _add_own(catalogue: Catalogue, own: OwnTask) -> None:
                 f"({there[0].path}); give yours another name"
             )
     for (code, split), path in own.files.items():
-        file = QuestionFile(path, described.name, code, split, "jsonl")
+        file_format = FORMATS[path.suffix]
+        name = path.relative_to(catalogue.folder).as_posix()
+        file = QuestionFile(path, described.name, code, split, file_format, name)
         catalogue.files.setdefault((described.name, code), []).append(file)
     catalogue.descriptions[described.name] = own.path
     if published := catalogue.tasks.get(described.name):

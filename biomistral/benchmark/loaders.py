@@ -12,13 +12,13 @@ import ast
 import csv
 import io
 import re
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from biomistral.benchmark import hub_formats, release, truthfulqa
 from biomistral.benchmark.parsing import (
     JsonObject,
+    Loaded,
     Place,
     Spot,
     decoded,
@@ -32,19 +32,12 @@ from biomistral.benchmark.parsing import (
     texts_by_letter,
     texts_of,
 )
+from biomistral.benchmark.rows import csv_rows, parquet_rows
 from biomistral.benchmark.tasks import Format
 from biomistral.errors import InputError, did_you_mean
 from biomistral.records import LETTERS, Question
 
 _JSONL_KEYS = ("id", "stem", "question", "choices", "gold", "answer", "context")
-
-
-@dataclass(slots=True)
-class Loaded:
-    """The questions of one file, in its order, and how many records were left out, by reason."""
-
-    questions: list[Question] = field(default_factory=list)
-    left_out: Counter[str] = field(default_factory=Counter)
 
 
 def load(file_format: Format, data: bytes, place: Place) -> Loaded:
@@ -53,7 +46,7 @@ def load(file_format: Format, data: bytes, place: Place) -> Loaded:
     A record that is there twice, word for word, is taken once. Raises ``InputError`` if the file
     holds no question, or two different ones with one id.
     """
-    loaded = LOADERS[file_format](decoded(data, place), place)
+    loaded = LOADERS[file_format](data, place)
     by_id: dict[str, Question] = {}
     for question in loaded.questions:
         if by_id.setdefault(question.id, question) != question:
@@ -64,7 +57,8 @@ def load(file_format: Format, data: bytes, place: Place) -> Loaded:
     if repeated := len(loaded.questions) - len(by_id):
         loaded.left_out["repeated"] += repeated
     loaded.questions = list(by_id.values())
-    if not loaded.questions:
+    # The training file of BioInstructQA is one for all tasks, and not all have training questions.
+    if not loaded.questions and (file_format != "bioinstructqa" or place.split == "test"):
         raise InputError(f"{place.file}: holds no question that can be asked")
     return loaded
 
@@ -169,8 +163,22 @@ def load_jsonl(text: str, place: Place) -> Loaded:
 
     ``question`` may stand for ``stem``, and ``answer`` (a letter) for ``gold`` (an index from 0).
     """
+    return _own(json_lines(text, place))
+
+
+def load_own_csv(data: bytes, place: Place) -> Loaded:
+    """Read our own columns from CSV with a header; choices in columns A, B, C, ... (empty: none)."""
+    return _own((spot, _with_choices(_numbered(record))) for spot, record in csv_rows(data, place))
+
+
+def load_own_parquet(data: bytes, place: Place) -> Loaded:
+    """Read our own columns from Parquet; ``choices`` is a list, or they are in columns A, B, ..."""
+    return _own((spot, _with_choices(record)) for spot, record in parquet_rows(data, place))
+
+
+def _own(records: Iterable[tuple[Spot, JsonObject]]) -> Loaded:
     loaded = Loaded()
-    for spot, record in json_lines(text, place):
+    for spot, record in records:
         _refuse_unknown_keys(record, spot)
         stem = text_of(record, key_of(record, ("stem", "question"), spot), spot)
         choices = texts_of(record.get("choices"), "choices", spot)
@@ -186,14 +194,45 @@ def load_jsonl(text: str, place: Place) -> Loaded:
     return loaded
 
 
-LOADERS: dict[Format, Callable[[str, Place], Loaded]] = {
-    "mmlu": load_mmlu,
-    "medqa": load_medqa,
-    "medmcqa": load_medmcqa,
-    "pubmedqa": load_pubmedqa,
-    "frenchmedmcqa": load_frenchmedmcqa,
-    "xmedbench": load_xmedbench,
-    "jsonl": load_jsonl,
+def _numbered(record: JsonObject) -> JsonObject:
+    """Read the index of a CSV file, where everything is text; leave it if it is no number."""
+    gold = record.get("gold")
+    return {**record, "gold": int(gold)} if isinstance(gold, str) and gold.isdecimal() else record
+
+
+def _with_choices(record: JsonObject) -> JsonObject:
+    """Gather the choices of columns A, B, C, ... into a list, without the empty ones at the end."""
+    letters = [letter for letter in LETTERS if letter in record]
+    if "choices" in record or not letters:
+        return record
+    choices = [record[letter] for letter in letters]
+    while choices and choices[-1] in ("", None):
+        choices.pop()
+    others = {key: value for key, value in record.items() if key not in letters}
+    return {**others, "choices": choices}
+
+
+def _of_text(loader: Callable[[str, Place], Loaded]) -> Callable[[bytes, Place], Loaded]:
+    return lambda data, place: loader(decoded(data, place), place)
+
+
+LOADERS: dict[Format, Callable[[bytes, Place], Loaded]] = {
+    "mmlu": _of_text(load_mmlu),
+    "medqa": _of_text(load_medqa),
+    "medmcqa": _of_text(load_medmcqa),
+    "pubmedqa": _of_text(load_pubmedqa),
+    "frenchmedmcqa": _of_text(load_frenchmedmcqa),
+    "xmedbench": _of_text(load_xmedbench),
+    "jsonl": _of_text(load_jsonl),
+    "csv": load_own_csv,
+    "parquet": load_own_parquet,
+    "truthfulqa": truthfulqa.load_csv,
+    "truthfulqa_hub": truthfulqa.load_hub,
+    "bioinstructqa": _of_text(release.load),
+    "mmlu_hub": hub_formats.load_mmlu,
+    "medmcqa_hub": hub_formats.load_medmcqa,
+    "pubmedqa_hub": hub_formats.load_pubmedqa,
+    "openlifescience": hub_formats.load_openlifescience,
 }
 
 

@@ -5,7 +5,9 @@
     my_task/en/train.jsonl       ... with up to three splits: train, validation, test
     my_task/test.jsonl           or no folders, if the task has one language
 
-Reads the description and lists the files; knows nothing about their lines (``loaders.load_jsonl``).
+A file may also be .csv or .parquet.
+
+Reads the description and lists the files; knows nothing about what is in them (``loaders``).
 """
 
 from __future__ import annotations
@@ -17,12 +19,14 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from biomistral.benchmark.tasks import Format
 from biomistral.errors import InputError, did_you_mean
 from biomistral.languages import LANGUAGES
 from biomistral.recipe.settings import LanguageCode, Name
 from biomistral.records import Split
 
 DESCRIPTION = "task.yaml"
+FORMATS: dict[str, Format] = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 
 
 class TaskDescription(BaseModel):
@@ -137,5 +141,12 @@ def _language_files(folder: Path) -> list[tuple[str, Split, Path]]:
 
 
 def _splits(folder: Path) -> list[tuple[Split, Path]]:
-    paths: list[tuple[Split, Path]] = [(s, folder / f"{s}.jsonl") for s in get_args(Split)]
-    return [(split, path) for split, path in paths if path.is_file()]
+    found: list[tuple[Split, Path]] = []
+    for split in get_args(Split):
+        paths = [folder / f"{split}{suffix}" for suffix in FORMATS]
+        there = [path for path in paths if path.is_file()]
+        if len(there) > 1:
+            names = " and ".join(path.name for path in there)
+            raise InputError(f"{folder}: has {names}; keep one of them")
+        found += [(split, path) for path in there]
+    return found

@@ -6,8 +6,9 @@ Every error names the file and the record (counted from 1). Knows no format.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from biomistral.errors import InputError
@@ -24,6 +25,15 @@ class Place:
     task: str
     language: str
     split: Split
+
+
+@dataclass(slots=True)
+class Loaded:
+    """The questions of one file, in its order, and how many records were left out, by reason."""
+
+    questions: list[Question] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    examples: list[Question] = field(default_factory=list)  # published with them, see stored_shots
 
 
 @dataclass(frozen=True, slots=True)

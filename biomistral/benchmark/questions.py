@@ -20,7 +20,7 @@ from biomistral.benchmark.catalogue import Catalogue, Choice, choose, files_of, 
 from biomistral.benchmark.loaders import load
 from biomistral.benchmark.parsing import Place
 from biomistral.benchmark.selection import Selection, num_equal_choices, reasons, select
-from biomistral.benchmark.tasks import FALLBACK_LANGUAGE, TASKS
+from biomistral.benchmark.tasks import FALLBACK_LANGUAGE, TASKS, ZERO_SHOT
 from biomistral.progress import Progress, ignore
 from biomistral.recipe.settings import BenchmarkSettings
 from biomistral.records import Question, Task, write_records
@@ -37,6 +37,7 @@ class _Read:
 
     tests: dict[str, list[Question]] = field(default_factory=dict)
     pools: dict[str, list[Question]] = field(default_factory=dict)
+    stored: dict[str, Question] = field(default_factory=dict)  # examples published with tests
     left_out: dict[str, Counter[str]] = field(default_factory=dict)  # of the test files
 
 
@@ -48,7 +49,7 @@ def find_question_files(
     Each comes with its path below the data folder, which says what task, language and split it is.
     Raises ``InputError`` as ``load_questions`` does for files that are not there.
     """
-    catalogue = read_catalogue(settings.data)
+    catalogue = read_catalogue(settings.data, settings.hub)
     return _files_read(catalogue, choose(catalogue, tasks, languages))
 
 
@@ -73,7 +74,7 @@ def load_questions(
 
     Raises ``InputError`` if a task or language has no file, or a file cannot be read.
     """
-    catalogue = read_catalogue(settings.data)
+    catalogue = read_catalogue(settings.data, settings.hub)
     choice = choose(catalogue, tasks, languages)
     numbers = {"limit": limit, "shots_needed": shots_needed}
     origin = origin or Origin(
@@ -88,11 +89,10 @@ def load_questions(
         rows: list[Task] = []
         counts: dict[str, Any] = {}
         for index, (name, codes) in enumerate(choice.languages.items()):
-            read = _read(catalogue, name, codes)
-            chosen = select(read.tests, read.pools, limit=limit, shots_needed=shots_needed)
-            questions += _in_use(chosen, codes)
+            read, chosen = _chosen(catalogue, name, codes, limit, shots_needed)
+            questions += _in_use(chosen, codes) + _stored(chosen, codes, read.stored)
             counts[name] = {code: _counts(read, code, chosen[code]) for code in codes}
-            rows.append(_with_note(catalogue.tasks[name], counts[name], chosen))
+            rows.append(_with_note(catalogue.tasks[name], counts[name], chosen, catalogue.notes))
             progress(index + 1, len(choice.languages), f"questions of {name}")
         write_records(draft.folder / QUESTIONS, questions, Question)
         write_records(draft.folder / TASK_TABLE, rows, Task)
@@ -100,15 +100,33 @@ def load_questions(
     return out
 
 
+def questions_of(
+    catalogue: Catalogue, name: str, codes: Sequence[str], limit: int | None, shots_needed: int
+) -> list[Question]:
+    """Read one task in some languages: what ``load_questions`` writes of it."""
+    read, chosen = _chosen(catalogue, name, codes, limit, shots_needed)
+    return _in_use(chosen, codes) + _stored(chosen, codes, read.stored)
+
+
+def _chosen(
+    catalogue: Catalogue, name: str, codes: Sequence[str], limit: int | None, shots_needed: int
+) -> tuple[_Read, dict[str, Selection]]:
+    read = _read(catalogue, name, codes)
+    needed = 0 if name in ZERO_SHOT else shots_needed
+    return read, select(read.tests, read.pools, limit=limit, shots_needed=needed)
+
+
 def _files_read(catalogue: Catalogue, choice: Choice) -> list[tuple[str, Path]]:
     """Place below the data folder and path of each file, in an order of their names only."""
     paths = {
-        file.path
+        file.name: file.path
         for name, codes in choice.languages.items()
         for file in files_of(catalogue, name, codes)
     }
-    paths |= {path for name, path in catalogue.descriptions.items() if name in choice.languages}
-    return [(path.relative_to(catalogue.folder).as_posix(), path) for path in sorted(paths)]
+    for name, path in catalogue.descriptions.items():
+        if name in choice.languages:
+            paths[path.relative_to(catalogue.folder).as_posix()] = path
+    return sorted(paths.items())
 
 
 def _read(catalogue: Catalogue, name: str, codes: Sequence[str]) -> _Read:
@@ -119,6 +137,7 @@ def _read(catalogue: Catalogue, name: str, codes: Sequence[str]) -> _Read:
         if file.split == "test":
             read.tests[file.language] = loaded.questions
             read.left_out[file.language] = loaded.left_out
+            read.stored.update((example.id, example) for example in loaded.examples)
         else:
             read.pools.setdefault(file.language, []).extend(loaded.questions)
     return read
@@ -129,6 +148,19 @@ def _in_use(selections: Mapping[str, Selection], codes: Sequence[str]) -> list[Q
     evaluated = [question for code in codes for question in selections[code].evaluated]
     examples = [question for chosen in selections.values() for question in chosen.examples]
     return [*evaluated, *examples]
+
+
+def _stored(
+    selections: Mapping[str, Selection], codes: Sequence[str], stored: Mapping[str, Question]
+) -> list[Question]:
+    """Examples that were published with the evaluated questions, each once."""
+    keys = (
+        key
+        for code in codes
+        for question in selections[code].evaluated
+        for key in question.stored_shots
+    )
+    return [stored[name] for name in dict.fromkeys(key.partition(":")[2] for key in keys)]
 
 
 def _counts(read: _Read, code: str, selection: Selection) -> dict[str, Any]:
@@ -145,19 +177,25 @@ def _counts(read: _Read, code: str, selection: Selection) -> dict[str, Any]:
 # --- notes ----------------------------------------------------------------------------------------
 
 
-def _with_note(task: Task, counts: Mapping[str, Any], selections: Mapping[str, Selection]) -> Task:
+def _with_note(
+    task: Task,
+    counts: Mapping[str, Any],
+    selections: Mapping[str, Selection],
+    notes: Mapping[tuple[str, str], str],
+) -> Task:
     """Return the task with a note that says what a reader must know, most general first."""
     languages: dict[str, list[str]] = {}  # by sentence, to say once what holds for several
     for code, numbers in counts.items():
-        for sentence in _sentences(task.name, code, numbers, selections[code]):
+        known = [notes[task.name, code]] if notes.get((task.name, code)) else []
+        for sentence in known + _sentences(task.name, code, numbers, selections[code]):
             languages.setdefault(sentence, []).append(code)
-    notes = [f"{', '.join(codes)}: {sentence}" for sentence, codes in languages.items()]
-    return replace(task, note=". ".join(filter(None, [task.note.rstrip("."), *notes])))
+    said = [f"{', '.join(codes)}: {sentence}" for sentence, codes in languages.items()]
+    return replace(task, note=". ".join(filter(None, [task.note.rstrip("."), *said])))
 
 
 def _sentences(name: str, code: str, numbers: Mapping[str, Any], selection: Selection) -> list[str]:
     left_out, found = dict(numbers["left_out"]), numbers["test_questions"]
-    sentences = _published_facts(name, code, found)
+    sentences = _wrong_size(name, found)
     if reserved := left_out.pop("kept as worked examples", 0):
         sentences.append(
             f"{reserved} of {found} test questions serve as worked examples and are not evaluated "
@@ -170,17 +208,13 @@ def _sentences(name: str, code: str, numbers: Mapping[str, Any], selection: Sele
     sentences += [f"left out, {reason}: {number}" for reason, number in left_out.items()]
     if equal := numbers["equal_choices"]:
         sentences.append(f"{equal} questions have two equal choices and were kept")
-    if not selection.examples and code != FALLBACK_LANGUAGE:
+    if not selection.examples and code != FALLBACK_LANGUAGE and name not in ZERO_SHOT:
         sentences.append("worked examples are in English")
     return sentences
 
 
-def _published_facts(name: str, code: str, found: int) -> list[str]:
-    """What the table says of a published task in a language, and whether its size is as published."""
-    if name not in TASKS:
+def _wrong_size(name: str, found: int) -> list[str]:
+    """What the table says of a published task whose size is not as published."""
+    if name not in TASKS or found == TASKS[name].num_test_questions:
         return []
-    task = TASKS[name]
-    sentences = [files.note for files in task.files if files.language == code and files.note]
-    if found != task.num_test_questions:
-        sentences.append(f"{found} test questions were found, {task.num_test_questions} published")
-    return sentences
+    return [f"{found} test questions were found, {TASKS[name].num_test_questions} published"]

@@ -13,7 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Format = Literal["mmlu", "medqa", "medmcqa", "pubmedqa", "frenchmedmcqa", "xmedbench", "jsonl"]
+Format = Literal[
+    "mmlu", "medqa", "medmcqa", "pubmedqa", "frenchmedmcqa", "xmedbench", "truthfulqa",
+    "bioinstructqa", "mmlu_hub", "medmcqa_hub", "pubmedqa_hub", "openlifescience",
+    "truthfulqa_hub", "jsonl", "csv", "parquet",
+]  # fmt: skip
 
 # Of the worked examples of a language that has none of its own; published runs always used it.
 FALLBACK_LANGUAGE = "en"
@@ -85,6 +89,27 @@ def _mmlu(name: str, title: str, num_test_questions: int) -> PublishedTask:
                 train=patterns(_ARABIC_MMLU, "dev"),
                 note="machine translation of https://github.com/FreedomIntelligence/AceGPT "
                 "(Apache-2.0)",
+            ),
+        ),
+    )
+
+
+def _truthfulqa(name: str, num_test_questions: int) -> PublishedTask:
+    category = TRUTHFULQA[name]
+    return PublishedTask(
+        name=name,
+        title=f"TruthfulQA {category}".strip(),
+        num_test_questions=num_test_questions,
+        source="https://github.com/sylinrl/TruthfulQA",
+        licence="Apache-2.0",
+        group="truthfulness",
+        files=(
+            FilePatterns(
+                "en",
+                "truthfulqa",
+                test=("*/truthfulqa.csv",),
+                note="without worked examples; one true answer among false ones, in an order that "
+                "is drawn once",
             ),
         ),
     )
@@ -205,5 +230,10 @@ TASKS: dict[str, PublishedTask] = {
             licence="MIT",
             files=(FilePatterns("zh", "xmedbench", test=("*/zh_medqa-mcmle.json",)),),
         ),
+        _truthfulqa("truthfulqa", 817),
+        _truthfulqa("truthfulqa_health", 55),
+        _truthfulqa("truthfulqa_nutrition", 16),
+        _truthfulqa("truthfulqa_psychology", 19),
+        _truthfulqa("truthfulqa_science", 9),
     )
 }
