@@ -15,7 +15,6 @@ Knows nothing about recipes or about what the folders contain.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import functools
 import hashlib
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from biomistral import versions
+from biomistral.disk import plain_os_errors
 from biomistral.errors import InputError
 
 Kind = Literal[
@@ -105,7 +105,7 @@ def create(out: Path, origin: Origin, *, resume: bool = False) -> Iterator[Draft
     out = out.resolve()
     partial = out.parent / f".{out.name}.{origin.fingerprint[:12]}.partial"
     started = time.perf_counter()
-    with _plain_os_errors(out), _held(out, partial, origin.kind):
+    with plain_os_errors(out), _held(out, partial, origin.kind):
         resumed = _empty(partial, keep_work=resume)
         draft = Draft(folder=partial, work=partial / WORK)
         draft.work.mkdir(exist_ok=True)
@@ -245,44 +245,6 @@ def _refuse_foreign(out: Path, kind: Kind) -> None:
             f"{out}: already exists and is of the kind {manifest.get('kind')}, which is not "
             f"replaced by one of the kind {kind}; name another output folder, or move this one away"
         )
-
-
-@contextlib.contextmanager
-def _plain_os_errors(out: Path) -> Iterator[None]:
-    """Turn a full disk and a place that cannot be written into errors a user can read."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _NO_SPACE:
-            raise _no_space(out) from error
-        if error.errno in _TOO_MANY:
-            raise InputError(
-                f"{error.filename or out}: cannot be opened, too many files are open; raise the "
-                "limit (ulimit -n 65536), then run the same command again"
-            ) from error
-        if error.errno in _NO_ENTRY:
-            raise InputError(
-                f"{error.filename or out}: cannot be used ({error.strerror}); "
-                "choose another output folder or change its permissions"
-            ) from error
-        raise
-    except Exception as error:
-        # Rust and C++ writers (safetensors, Arrow) report a full disk in words only.
-        if any(os.strerror(number) in str(error) for number in _NO_SPACE):
-            raise _no_space(out) from error
-        raise
-
-
-_TOO_MANY = (errno.EMFILE, errno.ENFILE)
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: more than the limit of a file
-_NO_ENTRY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
-
-
-def _no_space(out: Path) -> InputError:
-    return InputError(
-        f"{out}: no space left on the disk; free some or choose another output folder, then "
-        "run the same command again"
-    )
 
 
 @contextlib.contextmanager

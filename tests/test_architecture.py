@@ -17,8 +17,8 @@ PACKAGE = REPOSITORY / "biomistral"
 
 GROUND, PLUMBING, ROOM, STAIRS, DOOR = range(5)
 FLOORS = {
-    **dict.fromkeys(("errors", "languages", "records", "artifacts", "versions"), GROUND),
-    **dict.fromkeys(("recipe", "advisory", "progress"), GROUND),
+    **dict.fromkeys(("errors", "disk", "languages", "records", "artifacts", "versions"), GROUND),
+    **dict.fromkeys(("recipe", "advisory", "progress", "ngrams"), GROUND),
     "models": PLUMBING,
     **dict.fromkeys(("corpus", "training", "merging", "quantization"), ROOM),
     **dict.fromkeys(("benchmark", "evaluation", "reporting", "miniature"), ROOM),

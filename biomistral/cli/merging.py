@@ -109,10 +109,13 @@ def extract_lora(model: str, base: str, out: Path, *, allow_pickle: bool, **opti
     from biomistral.artifacts import read_manifest
     from biomistral.merging.extraction import extract_lora as extract
 
-    folders = [_model_folder(text, allow_pickle=allow_pickle) for text in (model, base)]
-    options |= {"allow_pickle": allow_pickle}
+    folders = (
+        _model_folder(model, allow_pickle=allow_pickle),
+        _model_folder(base, allow_pickle=allow_pickle),
+    )
     with ExitStack() as stack:
-        extract(*folders, out, progress=_progress(stack, out.name), **options)
+        listen = _progress(stack, out.name)
+        extract(*folders, out, allow_pickle=allow_pickle, progress=listen, **options)
     counts = (read_manifest(out) or {}).get("counts", {})
     _say_warnings(counts.get("warnings", []))
     typer.echo(f"{out}: " + ", ".join(f"{k} {v:.4g}" for k, v in counts.items() if _is_number(v)))

@@ -147,7 +147,7 @@ def _remedy(model: Checkpoint, donor: Checkpoint, differences: Sequence[str]) ->
             "tokenizer_source: base (or union), or resize the embeddings "
             "(model.resize_token_embeddings)"
         )
-    return "these are not of one architecture"
+    return "name models of one family and size, such as trainings of one base"
 
 
 def _is_head(difference: str) -> bool:
@@ -163,9 +163,9 @@ def without_own_code(config: Mapping[str, Any], name: str) -> tuple[dict[str, An
     named = config.get("auto_map")
     if not named:
         return dict(config), []
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers import CONFIG_MAPPING
 
-    if config.get("model_type") in CONFIG_MAPPING_NAMES:
+    if config.get("model_type") in CONFIG_MAPPING:
         left = {key: value for key, value in config.items() if key != "auto_map"}
         warning = (
             f"the config of {shown(name)} names code of its own (auto_map), which is left out: "

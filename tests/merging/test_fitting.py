@@ -64,7 +64,7 @@ def test_models_of_one_kind_fit(make):
 )
 def test_the_difference_and_both_models_are_named(make, changes, message):
     models = {"a": make("a"), "b": make("b"), "c": make("c", **changes)}
-    with pytest.raises(ModelError, match=rf"/c: does not fit .*/a: {message}.*not of one archi"):
+    with pytest.raises(ModelError, match=rf"/c: does not fit .*/a: {message}.*name models of one"):
         check(models)
 
 
