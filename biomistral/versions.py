@@ -35,7 +35,7 @@ STEP_VERSIONS: Mapping[str, int] = {
     "quantize": 1,
     "questions": 1,
     "predict": 2,
-    "ensemble": 1,
+    "ensemble": 2,
     "score": 2,
     "report": 2,
 }

@@ -80,6 +80,10 @@ class Calibrator:
         return calibration.by_platt(logprobs, lines[:, 0], lines[:, 1])
 
 
+# All that can be said of answers in words.
+_OF_WORDS = {"accuracy", "accuracy_deviation", "accuracy_top"}
+
+
 def measure(cell: Cell, scoring: str, draws: Draws, calibrator: Calibrator | None) -> Measures:
     """Measure one model on one cell."""
     right = metrics.correct(cell.logprobs, cell.gold)
@@ -97,6 +101,8 @@ def measure(cell: Cell, scoring: str, draws: Draws, calibrator: Calibrator | Non
         values |= _calibrated(cell, calibrator, right)
     if scoring in LETTER_SCORINGS:
         values |= _positions(cell)
+    if cell.in_words:  # what is made of probabilities would say nothing
+        values = {name: value for name, value in values.items() if name in _OF_WORDS}
     return Measures(
         values=values,
         resampled=dict(zip(_RESAMPLED, resampled(stacked, draws).T, strict=True)),
@@ -125,9 +131,13 @@ def shown_at(cell: Cell, choices: Ints) -> Ints:
 
 
 def random_choice(cell: Cell) -> Measures:
-    """Accuracy to expect from guessing; it has no interval."""
-    expected = float((1 / cell.num_choices).mean())
-    return Measures({"accuracy": expected}, {}, (), len(cell.gold), len(cell.seeds))
+    """What to expect from guessing, and from giving every choice the same probability."""
+    values = {
+        "accuracy": float((1 / cell.num_choices).mean()),
+        "brier": float((1 - 1 / cell.num_choices).mean()),
+        "negative_log_likelihood": float(np.log(cell.num_choices).mean()),
+    }
+    return Measures(values, {}, (), len(cell.gold), len(cell.seeds))
 
 
 def majority_choice(cell: Cell, draws: Draws) -> Measures:

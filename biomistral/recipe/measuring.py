@@ -37,10 +37,15 @@ class BenchmarkSettings(Settings):
 
 
 class EnsembleSettings(Settings):
-    """A model that does not exist: the mean of several models' probabilities."""
+    """A model that does not exist: the answers of several combined."""
 
     name: Name = Field(description="Name under which it is reported.")
     models: Distinct[str] = Field(min_length=2, description="Evaluated models to combine.")
+    method: Literal["mean", "logits", "accuracy", "fitted", "majority"] = Field(
+        "mean",
+        description="mean of the probabilities, as published; mean of the logits; mean weighted by "
+        "accuracy, or by weights fitted, on other questions; or a majority of votes.",
+    )
 
 
 class EvaluateSettings(Settings):

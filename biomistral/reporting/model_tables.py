@@ -58,14 +58,14 @@ def calibrated_table(results: Results, group: str, setting: Setting) -> Table:
         cells = [
             score_cell(score, name=like) for (_, like), score in zip(names, found, strict=True)
         ]
-        if found[0] is not None:
+        if any(found):
             rows.append(Row(model, tuple(cells), results.kinds[model]))
     return Table(
         id=slug("calibrated", group, *map(str, setting)),
         title=f"Before and after calibrating, {group} average: {describe(setting)}",
         head="Model",
         columns=tuple(columns),
-        rows=tuple(rows),
+        rows=tuple(rows if any(row.cells[0].value is not None for row in rows) else ()),
         note="Lower is better, but for the temperature. Each question is calibrated by what was "
         "fitted on other questions; no answer changes.",
     )
@@ -77,7 +77,7 @@ def abstaining_table(results: Results, group: str, setting: Setting) -> Table:
     rows = []
     for model in _models(results, setting):
         found = [results.find(setting, model, average_of(group), name) for name in _ABSTAINING]
-        if any(found[1:]):
+        if any(found):
             rows.append(Row(model, tuple(map(score_cell, found)), results.kinds[model]))
     return with_marks(
         Table(
@@ -85,7 +85,7 @@ def abstaining_table(results: Results, group: str, setting: Setting) -> Table:
             title=f"Abstaining, {group} average: {describe(setting)}",
             head="Model",
             columns=tuple(Column(m.label, m.better, m.note) for m in metrics),
-            rows=tuple(rows),
+            rows=tuple(rows if any(row.cells[3].value is not None for row in rows) else ()),
             note=" ".join(f"{m.label.removesuffix(', %')}: {m.note}." for m in metrics[1:]),
         )
     )

@@ -6,7 +6,13 @@ import pytest
 from biomistral.errors import InputError
 from biomistral.evaluation import ensemble
 from biomistral.evaluation.columns import read_cells
-from biomistral.evaluation.ensembles import mean_logprobs
+from biomistral.evaluation.ensembles import (
+    combined,
+    cross_weights,
+    fitted_weights,
+    mean_logprobs,
+    weights_of,
+)
 from biomistral.evaluation.metrics import renormalised
 from biomistral.recipe.settings import EnsembleSettings
 from biomistral.records import Prediction, read_records
@@ -84,3 +90,89 @@ def test_a_model_without_predictions_is_named(random_predictions, write_predicti
     one = write_predictions("one", random_predictions())
     with pytest.raises(InputError, match=r"'both': there are no predictions of 'two'; evaluate"):
         ensemble(BOTH, {"one": one}, tmp_path / "both")
+
+
+# --- other methods --------------------------------------------------------------------------------
+
+METHODS = ["mean", "logits", "accuracy", "fitted", "majority"]
+
+
+@pytest.fixture
+def answers():
+    """Log-probabilities of 3 models (2 seeds, 200 questions, 4 choices), the first the best."""
+    generator = np.random.default_rng(7)
+    gold = generator.integers(4, size=200)
+    values = generator.normal(size=(3, 2, 200, 4))
+    values += np.array([2.0, 0.5, 0.2])[:, None, None, None] * (np.arange(4) == gold[:, None])
+    return np.log(renormalised(values)), gold
+
+
+@pytest.mark.parametrize("scoring", ["letter", "cloze"])
+@pytest.mark.parametrize("method", METHODS)
+def test_an_ensemble_of_one_is_itself(answers, scoring, method):
+    alone = answers[0][:1] - 0.5
+    assert (combined(alone, scoring, method) == alone[0]).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_model_with_its_twins_answers_as_itself(answers, method):
+    logprobs, _ = answers
+    twins = np.stack([logprobs[0]] * 3)
+    together = combined(twins, "letter", method)
+    assert (together.argmax(axis=-1) == logprobs[0].argmax(axis=-1)).all()
+    if method != "majority":
+        assert np.allclose(together, logprobs[0])
+
+
+def test_the_mean_of_logits_is_the_geometric_mean(answers):
+    logprobs, _ = answers
+    expected = renormalised(np.log(np.exp(logprobs).prod(axis=0) ** (1 / 3)))
+    assert np.allclose(renormalised(combined(logprobs, "letter", "logits")), expected)
+
+
+def test_the_most_votes_win_and_the_mean_decides_between_equals():
+    one, two, sure = [0.6, 0.3, 0.1], [0.5, 0.4, 0.1], [0.0001, 0.0002, 0.9997]
+    votes = combined(np.log([[[one]], [[two]], [[sure]]]), "letter", "majority")
+    assert votes[0, 0].argmax() == 0  # the mean would have chosen the last
+    even = combined(np.log([[[one]], [[sure]]]), "letter", "majority")
+    assert even[0, 0].argmax() == 2
+    assert np.exp(votes).sum() == pytest.approx(1)
+
+
+def test_fitted_weights_are_those_of_a_plain_search():
+    generator = np.random.default_rng(0)
+    of_gold = generator.random((2, 300)) * np.array([[1.0], [0.7]])
+    grid = np.linspace(0.001, 0.999, 999)
+    losses = [-np.log(w * of_gold[0] + (1 - w) * of_gold[1]).sum() for w in grid]
+    assert fitted_weights(of_gold)[0] == pytest.approx(grid[int(np.argmin(losses))], abs=0.01)
+
+
+def test_the_better_model_weighs_more_and_no_question_weighs_itself(answers):
+    logprobs, gold = answers
+    for method in ("accuracy", "fitted"):
+        whole = weights_of(logprobs, gold, method)
+        assert whole.sum() == pytest.approx(1)
+        assert whole.argmax() == 0
+        fold = np.arange(200) % 5
+        crossed = cross_weights(logprobs, gold, fold, method)
+        alone = weights_of(logprobs[:, :, fold != 3], gold[fold != 3], method)
+        assert np.allclose(crossed[:, 3], alone)
+        changed = gold.copy()
+        changed[3] = (changed[3] + 1) % 4
+        assert np.allclose(cross_weights(logprobs, changed, fold, method)[:, 3], crossed[:, 3])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("scoring", ["letter", "cloze"])
+def test_every_method_writes_predictions(
+    method, scoring, random_predictions, write_predictions, tmp_path
+):
+    folders = {
+        name: write_predictions(name, random_predictions(seed, scoring=scoring))
+        for seed, name in enumerate(("one", "two"))
+    }
+    settings = EnsembleSettings(name="both", models=["one", "two"], method=method)
+    out = ensemble(settings, folders, tmp_path / "both", validation=folders)
+    cells, before = read_cells(out, "both"), read_cells(folders["one"], "one")
+    for key, cell in cells.items():
+        assert (cell.num_choices == before[key].num_choices).all()
