@@ -52,7 +52,8 @@ def fit(
         names = (requests[index] for index in sorted(long))
         return Fitted(kept, 0, tuple(f"{r.task}/{r.language}/{r.question_id}" for r in names))
     if rule == "refuse" or fewer_shots is None:
-        raise _refusal(requests, long, engine, "use fewer shots, or long_prompts: drop_shots")
+        advice = "use fewer shots, or long_prompts: drop_shots or skip"
+        raise _refusal(requests, long, engine, requests[min(long)].shots, advice)
     fitted = list(requests)
     left = dict(long)
     for shots in reversed(range(max(requests[index].shots for index in long))):
@@ -66,7 +67,7 @@ def fit(
         left = {indices[place]: length for place, length in still.items()}
         if not left:
             return Fitted(fitted, len(long))
-    raise _refusal(requests, left, engine, "even without examples: use long_prompts: skip")
+    raise _refusal(requests, left, engine, 0, "use long_prompts: skip, or another model")
 
 
 def _key(request: Request, shots: int) -> tuple[object, ...]:
@@ -76,12 +77,12 @@ def _key(request: Request, shots: int) -> tuple[object, ...]:
 
 
 def _refusal(
-    requests: Sequence[Request], long: dict[int, int], engine: Engine, advice: str
+    requests: Sequence[Request], long: dict[int, int], engine: Engine, shots: int, advice: str
 ) -> ModelError:
     first = requests[min(long)]
     others = f" ({len(long)} of {len(requests)} prompts are too long)" if len(long) > 1 else ""
     return ModelError(
         f"question {first.question_id!r} of {first.task} ({first.language}): its prompt with "
-        f"{first.shots} worked examples and the longest choice is {long[min(long)]} tokens, the "
-        f"model's context is {engine.context_tokens}{others}; {advice}, or skip them"
+        f"{shots} worked examples and the longest choice is {long[min(long)]} tokens, the "
+        f"model's context is {engine.context_tokens}{others}; {advice}"
     )
