@@ -1,46 +1,38 @@
-"""A user's message in the form that a chat model was trained on: its tokenizer's chat template.
-
-The text comes without the opening token (``<s>``), which encoding puts in front by itself. Text is
-encoded as text here, so a template that writes control tokens (``<|im_start|>``) is refused: its
-prompt would not be what the model knows. That of Mistral Instruct (``[INST] ... [/INST]``) writes
-none. Knows nothing about what the message says.
-"""
+"""A message in the chat template of a model. Knows nothing about what the message says."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from jinja2 import TemplateError
 
 from biomistral.errors import ModelError
+from biomistral.models.loading import load_tokenizer
 
-_PROBE = "bark and rest"
 
+def message_renderer(model: Path | str, revision: str | None = None) -> Callable[[str], str]:
+    """Return a function from a user's message to the prompt that ends where the answer begins.
 
-def chat_prompt(model: str | Path, revision: str | None = None) -> Callable[[str], str]:
-    """Return a function: message -> prompt that ends where the answer begins.
+    The opening token (``<s>``) is left out, which a tokenizer puts in front by itself.
 
-    Raises ``ModelError`` if the tokenizer has no chat template, or one with control tokens.
+    Raises ``ModelError`` if the model has no chat template, or one that refuses the message.
     """
-    from biomistral.models.loading import load_tokenizer
-
     tokenizer = load_tokenizer(model, revision)
-    if not getattr(tokenizer, "chat_template", None):
+    if not tokenizer.chat_template:
         raise ModelError(
-            f"{model}: its tokenizer has no chat template; use another template of prompts"
+            f"{model}: its tokenizer has no chat template; evaluate an instruct model, or use the "
+            "template biomistral or meditron"
         )
-    probe = _render(tokenizer, _PROBE)
-    control = [token for token in tokenizer.all_special_tokens if token in probe]
-    if control:
-        raise ModelError(
-            f"{model}: its chat template writes the control tokens {control}, which prompts here "
-            "cannot hold; use another template of prompts"
-        )
-    return lambda message: _render(tokenizer, message)
 
+    def render(message: str) -> str:
+        messages = [{"role": "user", "content": message}]
+        try:
+            prompt: str = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError as error:
+            raise ModelError(f"{model}: its chat template fails ({error})") from None
+        return prompt.removeprefix(tokenizer.bos_token or "")
 
-def _render(tokenizer: Any, message: str) -> str:
-    text: str = tokenizer.apply_chat_template(
-        [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
-    )
-    return text.removeprefix(tokenizer.bos_token or "").lstrip(" ")
+    return render

@@ -133,8 +133,10 @@ class _Decoder:
         tokens = torch.tensor([token for row in rows for token in row.tokens], device=device)
         positions = torch.tensor([place for row in rows for place in row.positions], device=device)
         num_tokens = len(tokens)
-        tile = min(self._tile, num_tokens) if device.type != "cpu" else self._tile
-        padding = -num_tokens % tile
+        # What is kept is run by itself, so its own length is as good as a fixed one.
+        is_kept = not any(row.places for row in rows)
+        tile = min(self._tile, num_tokens) if is_kept or device.type != "cpu" else self._tile
+        padding = 0 if is_kept else -num_tokens % tile
         hidden = self._decoder.embed_tokens(F.pad(tokens, (0, padding)))  # (T, H), padded
         # In float32, which the module takes from its first argument.
         turns = self._decoder.rotary_emb(
