@@ -22,6 +22,9 @@ Split = Literal["train", "validation", "test"]
 # How an answer is read off: see models/scoring.py.
 Scoring = Literal["letter", "cloze", "published"]
 LETTERS = "ABCDEFGHIJKLM"  # thirteen: no published question has more choices (TruthfulQA)
+# In place of a log-probability where a model answered in words: of each choice it did not name. The
+# one it named has 0; without an answer, all have this. No model gives a probability so small.
+UNSAID = -10_000.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from biomistral.errors import InputError
-from biomistral.records import LETTERS
+from biomistral.records import LETTERS, UNSAID
 
 PREDICTIONS = "predictions.parquet"
 _COLUMNS = ("question_id", "task", "language", "shots", "seed", "scoring", "logprobs", "gold")
@@ -49,6 +49,11 @@ class Cell:
     gold: Ints  # (Q,)
     places: Ints | None = None  # (S, Q, C) where each choice was shown; None: in its own place
     tops: Ints | None = None  # (S, Q) place whose letter was the most probable token; -1: no letter
+
+    @property
+    def in_words(self) -> bool:
+        """Whether some answer has no probabilities, because the model gave words only."""
+        return bool((self.logprobs == UNSAID).any())
 
     @property
     def num_choices(self) -> Ints:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from biomistral.evaluation.columns import Floats, Ints
+from biomistral.records import UNSAID
 
 NUM_RESAMPLES = 1000
 PUBLISHED_BINS = 5
@@ -46,8 +47,12 @@ class Bin:
 
 
 def correct(logprobs: Floats, gold: Ints) -> Floats:
-    """Return 1 where the answer is right, else 0: (..., Q, C) and (Q,) to (..., Q)."""
-    right: Floats = (logprobs.argmax(axis=-1) == gold).astype(np.float64)
+    """Return 1 where the answer is right, else 0: (..., Q, C) and (Q,) to (..., Q).
+
+    Words that name no choice are no right answer.
+    """
+    answered = logprobs.max(axis=-1) > UNSAID
+    right: Floats = ((logprobs.argmax(axis=-1) == gold) & answered).astype(np.float64)
     return right
 
 

@@ -19,11 +19,13 @@ import torch
 from biomistral import artifacts, versions
 from biomistral.artifacts import Origin
 from biomistral.evaluation.columns import PREDICTIONS
+from biomistral.evaluation.endpoints.engine import EndpointEngine, in_words
 from biomistral.evaluation.engine import Engine, TransformersEngine
 from biomistral.evaluation.long_prompts import FewerShots, fit
 from biomistral.evaluation.units import Store, Unit, cut
 from biomistral.models.loading import pick_device
 from biomistral.progress import Progress, ignore
+from biomistral.recipe.endpoints import EndpointModel
 from biomistral.records import Prediction, Request, write_records
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class Keeping:
 
 def predict(
     settings: EvaluateSettings,
-    model: Path | str,
+    model: Path | str | EndpointModel,
     requests: Iterable[Request],
     out: Path,
     *,
@@ -59,8 +61,8 @@ def predict(
 ) -> Path:
     """Score ``requests`` with ``model`` and write the predictions of ``name``, in their order.
 
-    ``model`` is a folder or a hub id with its ``revision``. Answers that ``keeping`` has already are
-    taken from there. ``fewer_shots`` builds the same requests with fewer worked examples, for
+    ``model`` is a folder, a hub id with its ``revision``, or one behind an endpoint. Answers that
+    ``keeping`` has already are taken from there. ``fewer_shots`` builds the same requests with fewer worked examples, for
     ``long_prompts: drop_shots``.
 
     Raises ``InputError`` or ``ModelError`` if model, tokenizer and requests do not go together, a
@@ -70,16 +72,24 @@ def predict(
     requests = list(requests)
     origin = origin or _origin(settings, model, requests, name=name, revision=revision)
     with artifacts.create(out, origin, resume=True) as draft:
-        draft.device = pick_device().type
-        if draft.device != "cpu":
-            draft.not_deterministic = "GPU kernels add in varying order"
-        draft.threads = torch.get_num_threads()
-        engine = TransformersEngine(settings, model, revision, keeping.digest)
+        store = Store(keeping.units or draft.work)
+        engine: Engine
+        if isinstance(model, EndpointModel):
+            draft.not_deterministic = "a server's answers may change"
+            engine = EndpointEngine(model, store.folder)
+        else:
+            draft.device = pick_device().type
+            if draft.device != "cpu":
+                draft.not_deterministic = "GPU kernels add in varying order"
+            draft.threads = torch.get_num_threads()
+            engine = TransformersEngine(settings, model, revision, keeping.digest)
         fitted = fit(requests, engine, settings.long_prompts, fewer_shots) if requests else None
+        if fitted and isinstance(engine, EndpointEngine):
+            progress(0, None, engine.expect(fitted.requests).words)
         tables, counts = _answers(
             engine,
             fitted.requests if fitted else [],
-            Store(keeping.units or draft.work),
+            store,
             name=name,
             progress=progress,
         )
@@ -90,6 +100,8 @@ def predict(
             }
         _join(tables, draft.folder / PREDICTIONS)
         draft.counts.update(counts)
+        if isinstance(model, EndpointModel):
+            draft.counts["in_words"] = in_words(tables)
     return out
 
 
@@ -139,14 +151,19 @@ def _score(engine: Engine, unit: Unit, store: Store, progress: Progress) -> None
 
 def _origin(
     settings: EvaluateSettings,
-    model: Path | str,
+    model: Path | str | EndpointModel,
     requests: Sequence[Request],
     *,
     name: str,
     revision: str | None,
 ) -> Origin:
-    folder = Path(model)
-    fingerprint = artifacts.fingerprint_of_files([folder]) if folder.is_dir() else ""
+    if isinstance(model, EndpointModel):
+        fingerprint = artifacts.digest_of(
+            model.model_dump(mode="json", include=set(model.OF_ANSWERS))
+        )
+    else:
+        folder = Path(model)
+        fingerprint = artifacts.fingerprint_of_files([folder]) if folder.is_dir() else ""
     return Origin(
         kind="predictions",
         name=name,

@@ -85,7 +85,9 @@ def fit_calibrators(
     Groups without ``validation`` questions are cross-fitted on their own.
     """
     calibrators: dict[CellKey, Calibrator] = {}
-    saved = []
+    saved: list[SavedFit] = []
+    if _in_words(cells) or _in_words(validation or {}):
+        return calibrators, saved
     there = {(key, group): tasks for key, group, tasks in _groups(validation or {}, groups)}
     for key, group, tasks in _groups(cells, groups):
         on_validation = there.get((key, group))
@@ -125,6 +127,8 @@ def reliability_bins(
     """
     rows: list[ReliabilityBin] = []
     for model, by_key in cells.items():
+        if _in_words(by_key):
+            continue
         own = (calibrators or {}).get(model, {})
         answers = {key: _confidence_and_right(cell) for key, cell in by_key.items()}
         for key, (confidence, right) in answers.items():
@@ -140,8 +144,10 @@ def reliability_bins(
 
 def coverage_points(cells: Cells, groups: Mapping[str, str]) -> list[CoveragePoint]:
     """Return 20 points of the risk-coverage curve of each model and group, seeds pooled."""
-    rows = []
+    rows: list[CoveragePoint] = []
     for model, by_key in cells.items():
+        if _in_words(by_key):
+            continue
         for key, group, tasks in _groups(by_key, groups):
             answers = [_confidence_and_right(by_key[task]) for task in tasks]
             accuracies = metrics.selective_accuracies(*np.concatenate(answers, axis=1))
@@ -180,6 +186,11 @@ def _measure_all(
         measured[RANDOM_CHOICE][key] = measures.random_choice(cell)
         measured[MAJORITY_CHOICE][key] = measures.majority_choice(cell, drawn)
     return measured
+
+
+def _in_words(cells: Mapping[CellKey, Cell]) -> bool:
+    """Whether some answers of a model have no probabilities."""
+    return any(cell.in_words for cell in cells.values())
 
 
 def _groups(

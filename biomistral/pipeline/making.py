@@ -20,6 +20,7 @@ from biomistral.progress import Progress
 from biomistral.recipe.settings import (
     BenchmarkSettings,
     CorpusSettings,
+    EndpointModel,
     EnsembleSettings,
     EvaluateSettings,
     FreshModel,
@@ -53,6 +54,21 @@ class Place:
         if Path(self.path).is_dir():
             return artifacts.fingerprint_of_files([Path(self.path)])
         return artifacts.digest_of([str(self.path), self.revision])
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model behind an endpoint: it has no files."""
+
+    settings: EndpointModel
+
+    def problems(self) -> list[str]:
+        """Nothing that can be seen without asking it."""
+        return []
+
+    def fingerprint(self) -> str:
+        """Of what is asked of it, and not of how fast or by which key."""
+        return self.settings.digest()
 
 
 def fresh(source: FreshModel, corpora: Sequence[CorpusSettings], seed: int) -> Make:
@@ -180,7 +196,7 @@ def questions(benchmark: BenchmarkSettings, settings: EvaluateSettings) -> Make:
 
 
 def predict(
-    settings: EvaluateSettings, name: str, model: Place, questions: Path, units: Path
+    settings: EvaluateSettings, name: str, model: Place | Served, questions: Path, units: Path
 ) -> Make:
     """One model's log-probabilities for every question, seed and scoring.
 
@@ -201,7 +217,7 @@ def predict(
         digests = FileDigests(units, f"{name}.{DIGESTS}")
         predict(
             settings,
-            model.folder(),
+            model.settings if isinstance(model, Served) else model.folder(),
             build_requests(asked, settings),
             out,
             name=name,

@@ -24,6 +24,7 @@ from biomistral.recipe.settings import (
     BitsandbytesQuantization,
     CorpusSettings,
     DareMerge,
+    EndpointModel,
     EvaluateSettings,
     FreshModel,
     PretrainSettings,
@@ -85,7 +86,8 @@ class _Builder:
     root: Path
     digests: FileDigests
     steps: dict[str, Step] = field(default_factory=dict)
-    places: dict[str, making.Place] = field(default_factory=dict)  # stored models only
+    # Models that no step makes: stored or served ones.
+    places: dict[str, making.Place | making.Served] = field(default_factory=dict)
     found: dict[str, tuple[dict[str, str], list[str]]] = field(default_factory=dict)  # corpora
 
     def add(
@@ -143,8 +145,10 @@ class _Builder:
     # --- models -----------------------------------------------------------------------------------
 
     def model(self, name: str) -> making.Place:
-        """Where a model is or will be."""
-        return self.places.get(name) or making.Place(self.root / f"model/{name}")
+        """Where a model is or will be; not for served ones, which the recipe's check keeps away."""
+        place = self.places.get(name) or making.Place(self.root / f"model/{name}")
+        assert isinstance(place, making.Place), f"{name} has no files"
+        return place
 
     def model_inputs(self, names: Iterable[str]) -> dict[str, Any]:
         """Arguments of ``add`` for a step that reads these models."""
@@ -155,7 +159,10 @@ class _Builder:
             "missing": [problem for place in stored.values() for problem in place.problems()],
         }
 
-    def model_source(self, name: str, source: StoredModel | FreshModel) -> None:
+    def model_source(self, name: str, source: StoredModel | FreshModel | EndpointModel) -> None:
+        if isinstance(source, EndpointModel):
+            self.places[name] = making.Served(source)
+            return
         if isinstance(source, StoredModel):
             path: str | Path = source.path if is_hub_id(source.path) else Path(source.path)
             self.places[name] = making.Place(path, source.revision)
@@ -262,7 +269,11 @@ class _Builder:
                 },
                 code="predict",
                 make=making.predict(
-                    settings, name, self.model(name), questions, self.root / "units"
+                    settings,
+                    name,
+                    self.places.get(name) or self.model(name),
+                    questions,
+                    self.root / "units",
                 ),
                 section="evaluate",
                 **reads,
@@ -331,8 +342,10 @@ class _Builder:
         )
 
     def _known_models(self) -> list[str]:
-        """Names of all models, in the order of the recipe."""
-        return [*self.recipe.models, *(entry.name for _, entry in links.model_entries(self.recipe))]
+        """Names of all models that have files, in the order of the recipe."""
+        made = (entry.name for _, entry in links.model_entries(self.recipe))
+        names = (*self.recipe.models, *made)
+        return [name for name in names if not isinstance(self.places.get(name), making.Served)]
 
 
 def _uses_run_seed(settings: CorpusSettings | links.ModelEntry) -> bool:

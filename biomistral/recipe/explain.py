@@ -26,6 +26,7 @@ SECTIONS: tuple[tuple[str, tuple[type[Settings], ...]], ...] = (
             settings.FreshModel,
             settings.Architecture,
             settings.TokenizerTraining,
+            settings.EndpointModel,
         ),
     ),
     ("corpus", (settings.CorpusSettings,)),

@@ -12,6 +12,7 @@ from biomistral.recipe.settings import (
     AwqQuantization,
     BitsandbytesQuantization,
     CorpusSettings,
+    EndpointModel,
     FreshModel,
     MergeSettings,
     PretrainSettings,
@@ -55,7 +56,8 @@ def tokenizer_model(recipe: Recipe, corpus: CorpusSettings) -> str | None:
     for entry in recipe.pretrain:
         if corpus_named(recipe, entry.corpus) is corpus:
             return declared_ancestor(recipe, entry.model)
-    return next(iter(recipe.models)) if len(recipe.models) == 1 else None
+    own = [name for name, m in recipe.models.items() if not isinstance(m, EndpointModel)]
+    return own[0] if len(own) == 1 else None
 
 
 def declared_ancestor(recipe: Recipe, name: str) -> str | None:
@@ -73,6 +75,7 @@ def link_problems(recipe: Recipe) -> list[str]:
     return [
         *_repeated_names(recipe),
         *_unknown_models(recipe),
+        *_served_models(recipe),
         *_unknown_corpora(recipe),
         *_unknown_tokenizers(recipe),
         *_two_tokenizers(recipe),
@@ -108,6 +111,18 @@ def _unknown_models(recipe: Recipe) -> Iterator[str]:
         for name in models_used(entry):
             if name not in known:
                 yield _unknown(path, "model", name, known)
+
+
+def _served_models(recipe: Recipe) -> Iterator[str]:
+    """Models behind an endpoint where weights or a tokenizer are needed."""
+    used = [(path, name) for path, entry in model_entries(recipe) for name in models_used(entry)]
+    used += [(f"corpus[{i}].tokenizer", c.tokenizer or "") for i, c in enumerate(recipe.corpus)]
+    for path, name in used:
+        if isinstance(recipe.models.get(name), EndpointModel):
+            yield (
+                f"{path}: the model {name!r} is behind an endpoint, where it can be evaluated and "
+                "no more; name one that is in a folder or on the hub"
+            )
 
 
 def _unknown_corpora(recipe: Recipe) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from biomistral.languages import LANGUAGES
+from biomistral.recipe.endpoints import EndpointModel
 from biomistral.recipe.fields import (
     Fraction,
     LanguageCode,
@@ -46,6 +47,7 @@ __all__ = [
     "BitsandbytesQuantization",
     "CorpusSettings",
     "DareMerge",
+    "EndpointModel",
     "EnsembleSettings",
     "EvaluateSettings",
     "FilteredValue",
@@ -129,13 +131,16 @@ class FreshModel(Settings):
 
 
 def _model_form(value: Any) -> str:
-    if isinstance(value, FreshModel):
+    has = value if isinstance(value, dict) else {}
+    if isinstance(value, FreshModel) or "architecture" in has:
         return "fresh"
-    return "fresh" if isinstance(value, dict) and "architecture" in value else "stored"
+    return "endpoint" if isinstance(value, EndpointModel) or "endpoint" in has else "stored"
 
 
 ModelSource = Annotated[
-    Annotated[StoredModel, Tag("stored")] | Annotated[FreshModel, Tag("fresh")],
+    Annotated[StoredModel, Tag("stored")]
+    | Annotated[FreshModel, Tag("fresh")]
+    | Annotated[EndpointModel, Tag("endpoint")],
     Discriminator(_model_form),
 ]
 

@@ -126,6 +126,6 @@ def test_the_reference_speaks_of_yaml_and_not_of_python() -> None:
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     assert not [row for row in rows if "Annotated" in row or "typing" in row or "NoneType" in row]
     assert "| `t` | parameter | **required** |" in page
-    assert "| `models` | mapping of name to StoredModel or FreshModel |" in page
+    assert "| `models` | mapping of name to StoredModel or FreshModel or EndpointModel |" in page
     assert "`all` or list of text" in page
     assert all(row.count(" | ") == 3 for row in rows), "a bar in a text would break its table"
