@@ -98,7 +98,7 @@ def make_tables(
         for group in results.groups:
             if results.tasks_of(group, setting):
                 tables.append(accuracy_table(results, group, setting))
-            own = [row for row in in_setting(pairs, setting) if row.group == group]
+            own = in_setting(pairs, results, group, setting)
             title = f"Models against models, {group} tasks: {describe(setting)}"
             if own:
                 tables.append(

@@ -135,7 +135,7 @@ def comparison_section(results: Results, comparisons: Sequence[Comparison]) -> S
     folded: list[Table] = []
     charts: list[Chart] = []
     for setting in results.settings:
-        own = [r for r in in_setting(comparisons, setting) if r.group == results.main_group]
+        own = in_setting(comparisons, results, results.main_group, setting)
         averages = [row for row in own if row.task == AVERAGE]
         by_task = [row for row in own if row.task != AVERAGE]
         main = averages or by_task

@@ -192,9 +192,13 @@ def _mcnemar_cells(row: Comparison) -> tuple[Cell, ...]:
     )
 
 
-def in_setting(rows: Iterable[Comparison], setting: Setting) -> list[Comparison]:
-    """The comparisons of one language, scoring and number of shots."""
-    return [r for r in rows if (r.language, r.scoring, r.shots) == setting]
+def in_setting(
+    rows: Iterable[Comparison], results: Results, group: str, setting: Setting
+) -> list[Comparison]:
+    """The comparisons of a group in one setting: averages first, then tasks in their order."""
+    place = {task.name: index for index, task in enumerate(results.tasks)}
+    found = [r for r in rows if r.group == group and (r.language, r.scoring, r.shots) == setting]
+    return sorted(found, key=lambda row: place.get(row.task, -1))
 
 
 def _models(results: Results, setting: Setting) -> list[str]:

@@ -37,7 +37,10 @@ def results(make_score, tasks):
         "accuracy_at_50": 0.625,
         "risk_coverage_area": 0.4,
         "position_bias": 0.1,
-        "chosen_A": 0.75, "chosen_B": 0.25, "right_A": 0.5, "right_B": 0.5,
+        "chosen_A": 0.75,
+        "chosen_B": 0.25,
+        "right_A": 0.5,
+        "right_B": 0.5,
     }
     scores = [make_score("m", "average", v, metric=m, low=None) for m, v in values.items()]
     scores += [make_score("m", task, 0.5) for task in ("anatomy", "heart")]
@@ -98,5 +101,7 @@ def test_only_what_is_shown_is_called_better():
     assert better_of(replace(AVERAGE, difference=-0.05)) == "b"
 
 
-def test_settings_are_kept_apart():
-    assert in_setting([PAIR, replace(PAIR, shots=0)], SETTING) == [PAIR]
+def test_settings_and_groups_are_kept_apart_and_averages_come_first(results):
+    first = replace(PAIR, task="anatomy")
+    rows = [PAIR, first, replace(PAIR, shots=0), replace(PAIR, group="general"), AVERAGE]
+    assert in_setting(rows, results, "medical", SETTING) == [AVERAGE, first, PAIR]
