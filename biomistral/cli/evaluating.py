@@ -248,13 +248,13 @@ def _requests(asked: Asked, changes: Sequence[str], model: str | None) -> list[R
 
 def _render(settings: EvaluateSettings, model: str | None) -> Callable[[str], str] | None:
     """How a message becomes a prompt, where prompts are messages."""
-    from biomistral.models.chat import chat_prompt
+    from biomistral.models.chat import message_renderer
 
     if settings.template != "chat":
         return None
     if model is None:
         raise InputError("--template chat: say whose chat template it is, with --model FOLDER")
-    return chat_prompt(model)
+    return message_renderer(model)
 
 
 # --- what was found -------------------------------------------------------------------------------
