@@ -2,7 +2,7 @@
 
 A table and nothing else: the arithmetic is in ``methods`` under the same names, with the fields
 below as keyword arguments (of a merge) and as fields of ``Share`` (of a model). Keys are those of
-mergekit's YAML, of which ``REFUSED`` and ``WITHOUT_EFFECT`` hold what is not taken over.
+mergekit's YAML; what of it is not taken over is in ``OTHER_METHODS`` and with each method.
 """
 
 from __future__ import annotations

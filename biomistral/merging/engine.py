@@ -113,7 +113,7 @@ class Engine:
         return (
             self.use_compiled
             and job.method in _COMPILED
-            and len(inputs) < kernels.MAX_INPUTS
+            and len(inputs) <= kernels.MAX_INPUTS - 2
             and all(i.update is None and i.rows is None for i in inputs)
             and {job.output.dtype, *(i.stored.dtype for i in inputs)} <= kernels.built_types()
         )
@@ -312,7 +312,9 @@ def _allow_many_files() -> None:
 
 
 def _out_of_range(job: Job) -> ModelError:
+    remedy = "set smaller weights"
+    if job.output.dtype == "float16":
+        remedy = "set dtype: bfloat16 or float32, or smaller weights"
     return ModelError(
-        f"merge: {job.output.name} has values beyond the range of {job.output.dtype}; set dtype: "
-        "bfloat16 or float32, or smaller weights"
+        f"merge: {job.output.name} has values beyond the range of {job.output.dtype}; {remedy}"
     )

@@ -300,7 +300,7 @@ def _counts(
         remedy = "; --embeddings takes embeddings and head along" if _tables(left_out) else ""
         warnings.append(
             f"{len(left_out)} tensors that differ are not in the adapter: they differ by up to "
-            f"{100 * left_out[largest]:.3g} % of their norm ({largest}){remedy}"
+            f"{min(100 * left_out[largest], 999):.3g} % of their norm ({largest}){remedy}"
         )
     return {
         "modules": len(norms),

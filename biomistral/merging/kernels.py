@@ -17,10 +17,9 @@ SOURCE = Path(__file__).with_name("kernels.c")
 # As in kernels.c.
 TYPES = {"bfloat16": 0, "float16": 1, "float32": 2}
 KEEP_ALL, KEEP_LARGEST, KEEP_RANDOM = range(3)
-MAX_INPUTS = 30
+MAX_INPUTS = 32
 CHUNK = 4096
 COMPARED = 5  # sums per chunk of merge_compare: a*b, a*a, b*b, (a-b)*(a-b), equal signs
-RESULT_OVERFLOW = 1 << 62
 
 
 class Place(ctypes.Structure):

@@ -79,7 +79,7 @@ def _check_only(given: Any, place: str, *, only: bool, notes: Notes) -> None:
     """Note a switch of mergekit that is set to what is not implemented."""
     if _flag(given) is not only:
         notes.problems.append(
-            f"{place}: {given!r} is not implemented here; only {str(only).lower()} is, which is "
+            f"{place}: {str(given).lower()} is not implemented here; only {str(only).lower()} is, which is "
             "also what counts without it"
         )
 
