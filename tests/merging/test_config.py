@@ -242,7 +242,7 @@ def test_all_problems_come_at_once_each_with_its_place():
         ("density: 0.5", "density: 0", r"density: 0 is outside \(0, 1\]"),
         ("density: 0.5", "density: [0.5, 1.5]", r"density: 1.5 is outside \(0, 1\]"),
         ("normalize: yes", "normalize: 3", "normalize: 3 is neither true nor false"),
-        ("normalize: yes", "rescale: true", "rescale: True is not implemented here; only false"),
+        ("normalize: yes", "rescale: true", "rescale: true is not implemented here; only false"),
         ("weight: 0.3", "weight: 1, normalize: true", "counts for all models together"),
         ("weight: 0.3", "weight: 1, t: 1", r"models\[1\].parameters.t: ties has no such parameter"),
         ("parameters: {density: 0.7, normalize: yes}", "parameters: 3", "is not a mapping"),
