@@ -2,7 +2,7 @@
 
     refuse      an error that names the first and says how many there are
     drop_shots  as many worked examples fewer as it takes; without any, it is refused
-    skip        they are not asked, and counted
+    skip        their questions are not asked, with no seed, and counted
 
 Nothing is ever cut inside a question: a model that sees half of one answers another. Knows nothing
 about how prompts are made.
@@ -48,9 +48,9 @@ def fit(
     if not long:
         return Fitted(list(requests))
     if rule == "skip":
-        kept = [request for index, request in enumerate(requests) if index not in long]
-        names = (requests[index] for index in sorted(long))
-        return Fitted(kept, 0, tuple(f"{r.task}/{r.language}/{r.question_id}" for r in names))
+        # With every seed and scoring, or accuracies would be of different questions.
+        gone = dict.fromkeys(_question(requests[index]) for index in sorted(long))
+        return Fitted([r for r in requests if _question(r) not in gone], 0, tuple(gone))
     if rule == "refuse" or fewer_shots is None:
         advice = "use fewer shots, or long_prompts: drop_shots or skip"
         raise _refusal(requests, long, engine, requests[min(long)].shots, advice)
@@ -68,6 +68,10 @@ def fit(
         if not left:
             return Fitted(fitted, len(long))
     raise _refusal(requests, left, engine, 0, "use long_prompts: skip, or another model")
+
+
+def _question(request: Request) -> str:
+    return f"{request.task}/{request.language}/{request.question_id}"
 
 
 def _key(request: Request, shots: int) -> tuple[object, ...]:

@@ -75,5 +75,11 @@ def test_a_question_is_never_cut():
 
 def test_skipped_questions_are_listed_and_the_rest_keeps_its_order():
     fitted = fit(build(3), Words(), "skip")
-    assert fitted.skipped == ("plants/en/q5", "plants/en/q5")
+    assert fitted.skipped == ("plants/en/q5",)
+    assert [request.question_id for request in fitted.requests] == ["q1", "q3", "q1", "q3"]
+
+
+def test_what_is_too_long_with_one_seed_is_skipped_with_all():
+    asked = [r if r.seed == 1 else dataclasses.replace(r, prompt="word") for r in build(3)]
+    fitted = fit(asked, Words(), "skip")
     assert [request.question_id for request in fitted.requests] == ["q1", "q3", "q1", "q3"]
