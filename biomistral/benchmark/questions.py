@@ -1,6 +1,7 @@
 """The ``questions`` artefact: what is asked, and what serves as worked examples.
 
     questions.parquet   records.Question: split test is evaluated; train and validation are examples
+    runs.parquet        hashes of 13 words in a row of what is asked: to keep it out of a corpus
     tasks.parquet       records.Task: one row per task, its note says what was left out and why
 
 Reads the files of a data folder and writes the artefact; knows nothing about prompts or models.
@@ -17,16 +18,19 @@ from typing import Any, Literal
 from biomistral import artifacts, versions
 from biomistral.artifacts import Origin
 from biomistral.benchmark.catalogue import Catalogue, Choice, choose, files_of, read_catalogue
+from biomistral.benchmark.contamination import runs_of
 from biomistral.benchmark.loaders import load
 from biomistral.benchmark.parsing import Place
 from biomistral.benchmark.selection import Selection, num_equal_choices, reasons, select
 from biomistral.benchmark.tasks import FALLBACK_LANGUAGE, TASKS, ZERO_SHOT
+from biomistral.ngrams import WIDTH, write_runs
 from biomistral.progress import Progress, ignore
 from biomistral.recipe.settings import BenchmarkSettings
 from biomistral.records import Question, Task, write_records
 
 QUESTIONS = "questions.parquet"
 TASK_TABLE = "tasks.parquet"
+RUNS = "runs.parquet"
 
 Tasks = Literal["all"] | Sequence[str]
 
@@ -96,6 +100,7 @@ def load_questions(
             progress(index + 1, len(choice.languages), f"questions of {name}")
         write_records(draft.folder / QUESTIONS, questions, Question)
         write_records(draft.folder / TASK_TABLE, rows, Task)
+        write_runs(draft.folder / RUNS, runs_of(questions).values(), WIDTH)
         draft.counts.update({"tasks": counts, "absent": choice.absent})
     return out
 

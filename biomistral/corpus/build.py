@@ -31,6 +31,7 @@ from biomistral.corpus.sources import read_documents, source_files
 from biomistral.corpus.tokens import DocumentTokenizer, load_tokenizer
 from biomistral.errors import InputError
 from biomistral.models.rows import DOCUMENTS, Row, Split, dtype_for, write_rows
+from biomistral.ngrams import read_runs
 from biomistral.progress import Progress, ignore
 from biomistral.recipe.settings import CorpusSettings
 
@@ -55,12 +56,14 @@ def build_corpus(
     out: Path,
     *,
     seed: int = 42,
+    excluded: Path | None = None,
     origin: Origin | None = None,
     progress: Progress = ignore,
 ) -> Path:
     """Make packed rows of tokens from the sources of ``settings`` and return ``out``.
 
-    ``seed`` decides which documents are held out. The result depends on nothing but the settings,
+    ``seed`` decides which documents are held out; ``excluded`` is a file of word runs (``ngrams``)
+    that no document may contain. The result depends on nothing but the settings,
     the bytes of the sources, the tokenizer and the seed.
 
     Raises ``InputError`` if a pattern matches nothing or no document is kept, ``ModelError`` if
@@ -68,9 +71,9 @@ def build_corpus(
     """
     document_tokenizer = load_tokenizer(tokenizer)
     if origin is None:
-        origin = _own_origin(settings, document_tokenizer, seed)
+        origin = _own_origin(settings, document_tokenizer, seed, excluded)
     with artifacts.create(out, origin) as draft:
-        tally = _tokenize(settings, document_tokenizer, draft, seed, progress)
+        tally = _tokenize(settings, document_tokenizer, draft, seed, excluded, progress)
         _check_splits(settings, tally)
         facts, padding = _write_packed(settings, document_tokenizer, draft, tally)
         draft.counts.update(
@@ -101,12 +104,17 @@ def iterate_texts(settings: CorpusSettings) -> Iterator[str]:
 
 
 def judged(
-    documents: Iterator[Document], settings: CorpusSettings
+    documents: Iterator[Document], settings: CorpusSettings, excluded: Path | None = None
 ) -> Iterator[tuple[Document, str]]:
     """Each document with its language, and the reason to drop it (``""``: keep)."""
     seen = filters.Seen()
+    overlap = filters.Overlap(*read_runs(excluded)) if excluded else None
     for document in map(filters.with_language, documents):
-        reason = filters.reason_to_drop(document, settings) or seen.reason_to_drop(document)
+        reason = (
+            filters.reason_to_drop(document, settings)
+            or (overlap.reason_to_drop(document) if overlap else "")
+            or seen.reason_to_drop(document)
+        )
         yield document, reason
 
 
@@ -168,6 +176,7 @@ def _tokenize(
     tokenizer: DocumentTokenizer,
     draft: Draft,
     seed: int,
+    excluded: Path | None,
     progress: Progress,
 ) -> _Tally:
     """Write ``documents.parquet`` and the tokens of kept documents to a scratch file."""
@@ -179,7 +188,7 @@ def _tokenize(
 
     def lines() -> Iterator[dict[str, Any]]:
         for document, reason, ids in _encoded(
-            judged(read_documents(settings, on_file), settings), tokenizer
+            judged(read_documents(settings, on_file), settings, excluded), tokenizer
         ):
             split = split_of(document, settings.held_out_fraction, seed)
             line = _line(document, reason, split, ids)
@@ -268,7 +277,9 @@ def _rows(packing: Packing, scratch: NDArray[Any], kept: _Kept) -> Iterator[Row]
         )
 
 
-def _own_origin(settings: CorpusSettings, tokenizer: DocumentTokenizer, seed: int) -> Origin:
+def _own_origin(
+    settings: CorpusSettings, tokenizer: DocumentTokenizer, seed: int, excluded: Path | None
+) -> Origin:
     return Origin(
         kind="tokens",
         name=settings.name,
@@ -276,6 +287,7 @@ def _own_origin(settings: CorpusSettings, tokenizer: DocumentTokenizer, seed: in
         inputs={
             "sources": artifacts.fingerprint_of_files(source_files(settings)),
             "tokenizer": tokenizer.sha256,
+            **({"excluded": artifacts.file_digest(excluded)} if excluded else {}),
         },
         step_version=versions.STEP_VERSIONS["corpus"],
     )

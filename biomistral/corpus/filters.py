@@ -11,6 +11,7 @@
     markup                HTML was pasted into the file as text
     too_short             fewer words than the settings ask for
     language              another language than the settings list, or one that is not recognised
+    benchmark_overlap     it has some words in a row in common with a test question
     same_article          an article with this PMCID or DOI was kept before
     duplicate             the same text, up to case and white space, was kept before
 
@@ -25,6 +26,7 @@ import re
 
 from biomistral.corpus.documents import Document, count_words
 from biomistral.corpus.language import detect
+from biomistral.ngrams import Hashes, Runs, are_in
 from biomistral.recipe.settings import CorpusSettings
 
 _NOTICES = {
@@ -79,6 +81,19 @@ def _reason_of_licence(document: Document, settings: CorpusSettings) -> str:
 def text_digest(text: str) -> str:
     """SHA-256 of the text without regard to case and white space."""
     return hashlib.sha256(" ".join(text.casefold().split()).encode()).hexdigest()
+
+
+class Overlap:
+    """Runs of words that no document may contain."""
+
+    def __init__(self, known: Hashes, width: int) -> None:
+        self._known = known  # sorted
+        self._runs = Runs(width)
+
+    def reason_to_drop(self, document: Document) -> str:
+        """``benchmark_overlap`` or ``""``."""
+        found = are_in(self._runs.of(document.text), self._known)
+        return "benchmark_overlap" if found.any() else ""
 
 
 class Seen:

@@ -103,14 +103,22 @@ def corpus_files(settings: CorpusSettings) -> FindFiles:
     return find
 
 
-def corpus(settings: CorpusSettings, tokenizer: Place, seed: int) -> Make:
-    """Packed rows of tokens."""
+def corpus(settings: CorpusSettings, tokenizer: Place, seed: int, questions: Path) -> Make:
+    """Packed rows of tokens; without documents that overlap with ``questions``, if so set."""
 
     def make(out: Path, origin: Origin, progress: Progress) -> None:
         from biomistral.corpus import build_corpus
 
         folder = tokenizer.folder()
-        build_corpus(settings, folder, out, seed=seed, origin=origin, progress=progress)
+        build_corpus(
+            settings,
+            folder,
+            out,
+            seed=seed,
+            excluded=questions / "runs.parquet" if settings.exclude_overlap_with else None,
+            origin=origin,
+            progress=progress,
+        )
 
     return make
 
@@ -206,19 +214,23 @@ def predict(
     def make(out: Path, origin: Origin, progress: Progress) -> None:
         from biomistral.benchmark import build_requests
         from biomistral.evaluation import Keeping, predict
+        from biomistral.models.chat import message_renderer
         from biomistral.records import Question, Request, read_records
 
         asked = list(read_records(questions / "questions.parquet", Question))
+        render = None
+        if settings.template == "chat" and isinstance(model, Place):
+            render = message_renderer(model.folder())
 
         def fewer_shots(shots: int) -> list[Request]:
-            return build_requests(asked, settings.model_copy(update={"shots": shots}))
+            return build_requests(asked, settings.model_copy(update={"shots": shots}), render)
 
         progress(0, None, "reading the model")
         digests = FileDigests(units, f"{name}.{DIGESTS}")
         predict(
             settings,
             model.settings if isinstance(model, Served) else model.folder(),
-            build_requests(asked, settings),
+            build_requests(asked, settings, render),
             out,
             name=name,
             fewer_shots=fewer_shots,

@@ -51,6 +51,8 @@ def plan(recipe: Recipe, root: Path) -> list[Step]:
     builder = _Builder(recipe, root, digests)
     for name, source in recipe.models.items():
         builder.model_source(name, source)
+    if recipe.evaluate and any(corpus.exclude_overlap_with for corpus in recipe.corpus):
+        builder.questions(recipe.evaluate)
     for index in range(len(recipe.corpus)):
         builder.corpus(index)
     for entry in _in_order(recipe):
@@ -190,12 +192,19 @@ class _Builder:
         model = links.tokenizer_model(self.recipe, settings) or ""
         sources, missing = self.corpus_files(settings)
         reads = self.model_inputs([model])
+        if settings.exclude_overlap_with:
+            reads["needs"].append("questions/benchmark")
         self.add(
             "tokens",
             settings.name,
-            {**settings.model_dump(mode="json"), **self.run_seed(settings)},
+            {**_set(settings), **self.run_seed(settings)},
             code="corpus",
-            make=making.corpus(settings, self.model(model), self.recipe.seed),
+            make=making.corpus(
+                settings,
+                self.model(model),
+                self.recipe.seed,
+                self.root / "questions/benchmark",
+            ),
             needs=reads["needs"],
             sources={**reads["sources"], **sources},
             missing=[*reads["missing"], *missing],
@@ -256,7 +265,7 @@ class _Builder:
 
     def evaluate(self, settings: EvaluateSettings) -> None:
         questions = self.root / "questions/benchmark"
-        self._questions(settings)
+        self.questions(settings)
         for name in settings.models:
             reads = self.model_inputs([name])
             reads["needs"].append("questions/benchmark")
@@ -291,7 +300,8 @@ class _Builder:
             )
         self._scores_and_report(settings, questions)
 
-    def _questions(self, settings: EvaluateSettings) -> None:
+    def questions(self, settings: EvaluateSettings) -> None:
+        """Add the step that reads the questions."""
         chosen = {"tasks": settings.tasks, "languages": settings.languages, "limit": settings.limit}
         find = making.question_files(self.recipe.benchmark, settings)
         sources, missing = self.files("questions", find)
@@ -346,6 +356,12 @@ class _Builder:
         made = (entry.name for _, entry in links.model_entries(self.recipe))
         names = (*self.recipe.models, *made)
         return [name for name in names if not isinstance(self.places.get(name), making.Served)]
+
+
+def _set(settings: CorpusSettings) -> dict[str, Any]:
+    """Settings of a corpus, without an option that is not used: older corpora stay as they are."""
+    unused = set() if settings.exclude_overlap_with else {"exclude_overlap_with"}
+    return settings.model_dump(mode="json", exclude=unused)
 
 
 def _uses_run_seed(settings: CorpusSettings | links.ModelEntry) -> bool:

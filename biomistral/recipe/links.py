@@ -81,6 +81,7 @@ def link_problems(recipe: Recipe) -> list[str]:
         *_two_tokenizers(recipe),
         *_circles(recipe),
         *_evaluation_problems(recipe),
+        *_overlap_problems(recipe),
     ]
 
 
@@ -192,6 +193,15 @@ def _circle_from(start: str, uses: Mapping[str, list[str]]) -> list[str]:
                 seen.add(name)
                 stack.append([*path, name])
     return []
+
+
+def _overlap_problems(recipe: Recipe) -> Iterator[str]:
+    for index, corpus in enumerate(recipe.corpus):
+        if corpus.exclude_overlap_with and recipe.evaluate is None:
+            yield (
+                f"corpus[{index}].exclude_overlap_with: there is no section evaluate that says "
+                "which questions; add one, or leave this out"
+            )
 
 
 def _evaluation_problems(recipe: Recipe) -> Iterator[str]:

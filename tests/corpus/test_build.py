@@ -19,6 +19,7 @@ from biomistral.corpus.documents import Document
 from biomistral.corpus.tokens import load_tokenizer
 from biomistral.errors import InputError
 from biomistral.models.rows import PackedRows
+from biomistral.ngrams import WIDTH, Runs, write_runs
 from biomistral.recipe.settings import CorpusSettings
 
 
@@ -279,3 +280,17 @@ def test_every_real_article_is_kept_or_dropped_with_a_reason(
     assert all(row["licence"] in settings.licences for row in documents if not row["dropped"])
     assert counts["documents_kept"] > 460  # type: ignore[operator]
     assert counts["padding_fraction"] < 0.005  # type: ignore[operator]
+
+
+def test_documents_with_words_of_a_test_question_are_dropped_and_counted(
+    articles_folder: Path, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    settings = settings_for(articles_folder)
+    text = next(iter(iterate_texts(settings)))
+    write_runs(tmp_path / "runs.parquet", [Runs().of(text)[:1]], WIDTH)
+    whole = build_corpus(settings, tokenizer_folder, tmp_path / "whole")
+    build_corpus(settings, tokenizer_folder, tmp_path / "part", excluded=tmp_path / "runs.parquet")
+    dropped = counts_of(tmp_path / "part")["dropped"]["benchmark_overlap"]
+    assert dropped >= 1
+    kept = counts_of(tmp_path / "part")["documents_kept"]
+    assert kept < counts_of(whole)["documents_kept"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from biomistral.corpus.documents import Document
-from biomistral.corpus.filters import Seen, reason_to_drop, text_digest, with_language
+from biomistral.corpus.filters import Overlap, Seen, reason_to_drop, text_digest, with_language
+from biomistral.ngrams import Runs
 from biomistral.recipe.settings import CorpusSettings
 
 SETTINGS = CorpusSettings(articles=["*.xml"], minimum_words=5, languages=["en", "pt"])
@@ -106,3 +108,15 @@ def test_own_texts_may_share_an_id() -> None:
 def test_the_digest_ignores_case_and_white_space_only() -> None:
     assert text_digest("A  b\n") == text_digest("a B")
     assert text_digest("ab") != text_digest("a b")
+
+
+def test_a_document_with_a_run_of_a_test_question_is_dropped_and_others_are_not() -> None:
+    runs = Runs(4)
+    overlap = Overlap(np.unique(runs.of("the bark of a grey willow")), 4)
+    dropped = dataclasses.replace(GOOD, text="She gave him the bark of a Grey, willow tea.")
+    assert overlap.reason_to_drop(dropped) == "benchmark_overlap"
+    assert (
+        overlap.reason_to_drop(dataclasses.replace(GOOD, text="the bark of an elm, of a grey elm"))
+        == ""
+    )
+    assert Overlap(np.empty(0, np.uint64), 4).reason_to_drop(dropped) == ""

@@ -188,6 +188,18 @@ def test_a_new_file_that_a_pattern_matches_is_seen(
     assert "tokens/articles" in _changed(before, fingerprints(data=copy))
 
 
+def test_a_corpus_kept_clear_of_the_benchmark_is_made_after_the_questions(
+    small, tmp_path: Path
+) -> None:
+    steps = plan(small("corpus.1.exclude_overlap_with=benchmark"), tmp_path / "run")
+    keys = [step.key for step in steps]
+    by_key = {step.key: step for step in steps}
+    clear = [key for key in keys if "questions/benchmark" in by_key[key].needs and "tokens" in key]
+    assert len(clear) == 1
+    assert keys.index("questions/benchmark") < keys.index(clear[0])
+    assert "questions/benchmark" in by_key[clear[0]].origin.inputs
+
+
 @pytest.mark.parametrize("code", sorted(STEP_VERSIONS))
 def test_a_new_version_of_a_steps_code_makes_it_again(code: str, fingerprints, monkeypatch) -> None:
     before = fingerprints()
