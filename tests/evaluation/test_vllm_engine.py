@@ -1,0 +1,91 @@
+"""Our side of the contract with vLLM, against a stand-in that answers by the bytes of a small model."""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from biomistral.errors import MissingDependencyError
+from biomistral.evaluation.vllm_engine import VllmEngine
+from biomistral.models.continuations import TextEncoder
+from biomistral.models.loading import load_tokenizer
+from biomistral.models.scoring import score_requests
+from biomistral.progress import ignore
+from biomistral.records import Request
+
+
+def _requests(scoring, continuations=("A", "B")):
+    return [
+        Request(f"q{i}", "plants", "en", 0, 1, scoring, f"{'bark ' * i}Answer:(", continuations, 0)
+        for i in range(3)
+    ]
+
+
+@pytest.fixture
+def vllm(monkeypatch, tiny_model):
+    """A module of that name whose model is a true one, read token by token."""
+    module = ModuleType("vllm")
+    module.__spec__ = ModuleSpec("vllm", None)
+    module.__version__ = "0.0"
+    module.opened = []
+
+    class LLM:
+        def __init__(self, model, dtype, enable_prefix_caching, max_logprobs):
+            module.opened.append((model, dtype, enable_prefix_caching))
+            self.model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+            config = SimpleNamespace(max_model_len=self.model.config.max_position_embeddings)
+            self.llm_engine = SimpleNamespace(model_config=config)
+
+        def generate(self, prompts, params, use_tqdm):
+            each = params if isinstance(params, list) else [params] * len(prompts)
+            return [self.one(p["prompt_token_ids"], q) for p, q in zip(prompts, each, strict=True)]
+
+        def one(self, ids, params):
+            with torch.inference_mode():
+                logits = self.model(torch.tensor([ids])).logits[0].double()
+            rows = logits.log_softmax(-1)
+            best = int(rows[-1].argmax())
+            wanted = [best, *getattr(params, "logprob_token_ids", [])]
+            first = {i: SimpleNamespace(logprob=float(rows[-1, i])) for i in wanted}
+            read = [None] + [
+                {index: SimpleNamespace(logprob=float(row[index]))}
+                for row, index in zip(rows, ids[1:], strict=False)
+            ]
+            completion = SimpleNamespace(logprobs=[first], token_ids=[best])
+            return SimpleNamespace(outputs=[completion], prompt_logprobs=read)
+
+    module.LLM = LLM
+    module.SamplingParams = SimpleNamespace
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("scoring", "continuations"),
+    [("letter", ("A", "B")), ("published", ("A", "B")), ("cloze", (" bark", " cold water"))],
+)
+def test_answers_equal_those_of_the_engine_of_our_own(vllm, tiny_model, scoring, continuations):
+    requests = _requests(scoring, continuations)
+    kept = {}
+
+    def keep(indices, rows, tops):
+        kept.update(zip(indices, zip(rows, tops, strict=True), strict=True))
+
+    VllmEngine(tiny_model, precision="float32").score(requests, keep=keep, progress=ignore)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+    own = score_requests(model, TextEncoder(load_tokenizer(tiny_model)), requests)
+    for index, (row, top) in sorted(kept.items()):
+        assert row == pytest.approx(own.logprobs[index], abs=1e-4)
+        if scoring == "published":
+            assert top == own.tops[index]
+    assert vllm.opened == [(str(tiny_model), "float32", True)]
+
+
+def test_without_vllm_the_error_says_how_to_get_it(tiny_model) -> None:
+    with pytest.raises(MissingDependencyError, match=r"pip install 'biomistral\[vllm\]'"):
+        VllmEngine(tiny_model)
