@@ -33,7 +33,7 @@ STEP_VERSIONS: Mapping[str, int] = {
     "pretrain": 1,
     "merge": 2,
     "quantize": 1,
-    "questions": 1,
+    "questions": 2,
     "predict": 2,
     "ensemble": 2,
     "score": 2,
