@@ -158,9 +158,7 @@ def _origin(
     revision: str | None,
 ) -> Origin:
     if isinstance(model, EndpointModel):
-        fingerprint = artifacts.digest_of(
-            model.model_dump(mode="json", include=set(model.OF_ANSWERS))
-        )
+        fingerprint = model.digest()
     else:
         folder = Path(model)
         fingerprint = artifacts.fingerprint_of_files([folder]) if folder.is_dir() else ""

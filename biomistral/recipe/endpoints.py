@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from biomistral import artifacts
 from biomistral.recipe.fields import Settings
 
 
@@ -66,6 +67,14 @@ class EndpointModel(Settings):
     max_cost: float | None = Field(
         None, gt=0, description="Refuse to start above this estimate, and stop when it is spent."
     )
+
+    def of_answers(self) -> dict[str, Any]:
+        """The settings that answers depend on, as JSON values."""
+        return self.model_dump(mode="json", include=set(self.OF_ANSWERS))
+
+    def digest(self) -> str:
+        """Of what is asked, and not of how fast or by which key."""
+        return artifacts.digest_of(self.of_answers())
 
     @field_validator("endpoint")
     @classmethod

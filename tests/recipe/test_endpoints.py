@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from biomistral.errors import RecipeError
+from biomistral.pipeline import plan
 from biomistral.recipe import parse_recipe
 from biomistral.recipe.endpoints import EndpointModel
 
@@ -66,3 +67,19 @@ def test_a_bound_of_cost_needs_prices() -> None:
 def test_parameters_cannot_change_the_question() -> None:
     with pytest.raises(ValidationError, match="prompt cannot be set here"):
         EndpointModel(endpoint="http://h/v1", model="m", parameters={"prompt": "x"})
+
+
+def test_a_digest_is_of_what_is_asked_and_not_of_how_fast() -> None:
+    def digest(**changes):
+        return EndpointModel(endpoint="http://h/v1", model="m", **changes).digest()
+
+    assert digest() == digest(concurrency=1, input_price=3.0, key_variable="OTHER")
+    assert digest() != digest(system="")
+
+
+def test_a_served_model_is_planned_and_has_no_part_in_the_report(tmp_path) -> None:
+    text = f"name: x\nmodels: {{{SERVED}}}\nbenchmark: {{data: {tmp_path}}}"
+    steps = plan(parse_recipe(f"{text}\nevaluate: {{models: [gpt], tasks: []}}"), tmp_path / "run")
+    keys = [step.key for step in steps]
+    assert "predictions/gpt" in keys
+    assert "model/gpt" not in keys

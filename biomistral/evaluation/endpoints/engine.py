@@ -47,7 +47,7 @@ class EndpointEngine:
 
     def __init__(self, settings: EndpointModel, folder: Path) -> None:
         self._settings = settings
-        self._asked = settings.model_dump(mode="json", include=set(settings.OF_ANSWERS))
+        self._asked = settings.of_answers()
         name = f"endpoint-{artifacts.digest_of([settings.endpoint, settings.model])[:16]}.jsonl"
         self._answers = Answers(folder / name)
         self._count = token_counter(settings)
