@@ -168,3 +168,11 @@ def test_a_long_chain_is_no_circle(problems) -> None:
     names = ["a", *(f"m{index}" for index in range(300))]
     chain = "".join(f"  - {_slerp(n, o, 'b')}\n" for o, n in itertools.pairwise(names))
     assert problems(MODELS + "merge:\n" + chain) == []
+
+
+def test_a_corpus_kept_clear_of_the_benchmark_needs_an_evaluation(problems) -> None:
+    text = (
+        "name: x\nmodels: {a: {path: o/m}}\n"
+        "corpus: {texts: t.txt, exclude_overlap_with: benchmark}\n"
+    )
+    assert any("exclude_overlap_with: there is no section evaluate" in p for p in problems(text))
