@@ -109,6 +109,8 @@ def test_an_interrupted_run_ends_with_130_and_leaves_nothing_half_made(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # What runs in the background of a shell inherits that interruptions are ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as running:
         while running.poll() is None and not list(tmp_path.glob("runs/small/model/.p.*")):
             time.sleep(0.05)
