@@ -6,7 +6,7 @@ Pure: from records, manifests and logs to a ``Document``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from biomistral.records import Comparison, CoveragePoint, ReliabilityBin
 from biomistral.reporting import figures
@@ -99,7 +99,16 @@ def compose(title: str, material: Material) -> Document:
         title=title,
         facts=_facts(results),
         findings=findings(results, parents_of(material.models), list(material.logs)),
-        sections=[section for section in sections if not section.is_empty],
+        sections=[section for section in map(_filled, sections) if not section.is_empty],
+    )
+
+
+def _filled(section: Section) -> Section:
+    """Leave out tables without a column or a row: not every group is asked in every setting."""
+    return replace(
+        section,
+        tables=[table for table in section.tables if table.columns and table.rows],
+        folded=[table for table in section.folded if table.columns and table.rows],
     )
 
 

@@ -66,8 +66,12 @@ class Results:
 
     @property
     def main_settings(self) -> tuple[Setting, ...]:
-        """The settings in the main language (English if measured), main scoring first."""
-        return tuple(s for s in self.settings if s.language == self.languages[0])
+        """The settings in the main language (English if measured), main scoring first.
+
+        Those in which nothing of the main group was asked (TruthfulQA is zero-shot) come last.
+        """
+        own = [s for s in self.settings if s.language == self.languages[0]]
+        return tuple(sorted(own, key=lambda s: not self.tasks_of(self.main_group, s)))
 
     def tasks_of(self, group: str, setting: Setting | None = None) -> tuple[Task, ...]:
         """Tasks of a group; with a setting, those with an accuracy of any model in it."""

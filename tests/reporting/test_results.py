@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from biomistral.records import Task
+from biomistral.reporting.document import Material, compose
 from biomistral.reporting.results import Setting, average_of, index_results
 
 EN = Setting("en", "letter", 3)
@@ -47,3 +48,18 @@ def test_the_average_of_a_model_that_lacks_a_task_is_left_out(make_score, tasks)
     assert found.find(EN, "whole", average, "accuracy") is not None
     assert found.find(EN, "part", average, "accuracy") is None
     assert len(found.measured) == len(scores)  # it stays in the file of all scores
+
+
+def test_settings_in_which_the_main_group_was_not_asked_come_last_and_make_no_empty_table(
+    make_score,
+) -> None:
+    tasks = [Task("anatomy", "Anatomy", "medical", "", ""), Task("truth", "Truth", "truth", "", "")]
+    scores = [
+        make_score("m", "truth", 0.5, group="truth", shots=0),
+        make_score("m", "anatomy", 0.5, group="medical", shots=3),
+    ]
+    results = index_results(scores, tasks, ["m"])
+    assert [setting.shots for setting in results.main_settings] == [3, 0]
+    document = compose("x", Material(results))
+    assert all(table.columns and table.rows for table in document.tables)
+    assert any(table.title.startswith("Medical tasks") for table in document.tables)
