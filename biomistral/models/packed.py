@@ -31,8 +31,8 @@ from biomistral.models.reading import Reads, reads_of
 
 # Models whose layers are wired like Mistral's, without anything in between.
 _KINDS = ("mistral", "llama", "qwen2")
-# Rows of a matrix product. Few enough to stay in the cache, enough to keep the cores busy: the best
-# of 128, 256, 512 and 1024 for a model of width 768 on a CPU with matrix units (measured).
+# Rows of a matrix product. 128 are slower; 256, 512 and 1024 are alike within the noise, for a model
+# of width 768 on one core with matrix units (measured). Fewer rows are less padding.
 _TILE = 512
 _READ_TILE = 32  # the same for the last layer, which goes on with few rows
 
