@@ -60,7 +60,7 @@ def load_model(
         model = _own_awq(folder, precision)
     else:
         model = _from_pretrained(folder, precision, device if method else None)
-    if method == "bitsandbytes" and device.type == "cpu":
+    if method == "bitsandbytes":
         leave_weights_as_stored(model)
     if not hasattr(model, "hf_quantizer"):
         model = model.to(device)

@@ -10,7 +10,13 @@ from safetensors.torch import load_file, save_file
 
 from biomistral.errors import InputError, MissingDependencyError, ModelError
 from biomistral.models import loading
-from biomistral.models.loading import load_model, load_tokenizer, pick_device, quiet_transformers
+from biomistral.models.loading import (
+    leave_weights_as_stored,
+    load_model,
+    load_tokenizer,
+    pick_device,
+    quiet_transformers,
+)
 
 CPU = torch.device("cpu")
 
@@ -139,6 +145,38 @@ def test_four_bit_weights_survive_a_forward_pass_on_the_cpu(tiny_model, tmp_path
     after = model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_gradients_through_four_bit_weights_survive_an_evaluation_on_the_cpu(tiny_model, double):
+    # bitsandbytes 0.50 repacks weights in an evaluating forward pass; the training pass after it
+    # then went through a kernel without a gradient, while the loss looked as it should.
+    pytest.importorskip("bitsandbytes")
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=double,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    ids = torch.tensor([[1, 300, 301, 17, 5, 44]])
+
+    def gradient(*, after_evaluating: bool) -> torch.Tensor:
+        with quiet_transformers():
+            model = AutoModelForCausalLM.from_pretrained(
+                tiny_model, quantization_config=config, dtype=torch.bfloat16, device_map={"": "cpu"}
+            )
+        leave_weights_as_stored(model)
+        if after_evaluating:
+            with torch.no_grad():
+                model.eval()(ids)
+        model.train()(ids, labels=ids).loss.backward()
+        return model.model.embed_tokens.weight.grad.float()
+
+    plain, evaluated = gradient(after_evaluating=False), gradient(after_evaluating=True)
+    assert float(plain.norm()) > 0
+    assert torch.equal(evaluated, plain)
 
 
 def test_awq_without_its_library_goes_to_our_own_reader(copy, monkeypatch):
