@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from biomistral import __version__
+from biomistral.cli.corpus_commands import corpus_app
 from biomistral.cli.evaluate_commands import evaluate_app
 from biomistral.cli.groups import RunByDefault
 from biomistral.errors import BiomistralError
@@ -60,6 +61,7 @@ merge_app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(merge_app)
+app.add_typer(corpus_app)
 app.add_typer(evaluate_app)
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]

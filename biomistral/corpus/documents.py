@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Part = Literal["article", "translation", "abstract", "sub-article", "text"]
+LicenceSource = Literal["", "metadata", "file_list", "xml", "field"]
 
 # Zero-width marks, byte-order mark and soft hyphen: invisible, and they split words into odd tokens.
 _INVISIBLE = re.compile("[\u00ad\u200b\u200c\u200d\u2060\ufeff]")
@@ -27,16 +28,22 @@ class Document:
     file: str  # path below the fixed part of the pattern that found it, never absolute
     text: str  # NFC; paragraphs and headings separated by one empty line
     part: Part = "article"
-    language: str | None = None  # as declared, ISO 639-1 where it has such a code
+    language: str | None = None  # decided: declared, detected, or None where neither is sure
+    declared_language: str | None = None  # ISO 639-1 where it has such a code
     licence: str | None = None  # of recipe.settings.Licence; None: none, unclear or unknown
+    licence_source: LicenceSource = ""  # who decided it; an article's text may only veto the others
     needs_licence: bool = True  # False for the user's own plain texts
     title: str = ""
     article_type: str = ""
     doi: str = ""
     pmcid: str = ""
+    version: int | None = None  # of the object of PubMed Central: PMC123.2 has 2
+    pmid: str = ""
     journal: str = ""
     year: int | None = None
     has_body: bool = True
+    is_retracted: bool = False  # as its metadata say
+    is_ocr: bool = False  # text recognized from scanned pages
     problem: str = ""  # reason code
     detail: str = ""  # what the parser said
 
@@ -44,6 +51,15 @@ class Document:
     def family(self) -> str:
         """Id of the article it is part of: translations and abstracts follow their article."""
         return self.id.split("#")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A document that does not enter, and why; its text is kept for samples and counts."""
+
+    document: Document
+    reason: str  # a code of ``filters``
+    detail: str = ""
 
 
 def one_line(text: str) -> str:

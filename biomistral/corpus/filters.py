@@ -45,9 +45,10 @@ _LEAST_MARKUP = 10
 
 def with_language(document: Document) -> Document:
     """Return the document with its language detected, where none is declared."""
-    if document.language or not document.text:
+    if not document.text:
         return document
-    return dataclasses.replace(document, language=detect(document.text))
+    language = document.declared_language or detect(document.text)
+    return dataclasses.replace(document, language=language)
 
 
 def reason_to_drop(document: Document, settings: CorpusSettings) -> str:

@@ -21,22 +21,13 @@ from typing import Any
 from lxml import etree
 
 from biomistral.corpus.documents import Document, Part, language_code
+from biomistral.corpus.files import UnreadableError
 from biomistral.corpus.jats_text import line_of, paragraphs_of
 from biomistral.corpus.licences import licence_of_article
-from biomistral.errors import InputError
 
 _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 # Abstracts that only repeat the article in a line.
 _DROPPED_ABSTRACTS = frozenset({"graphical", "precis", "teaser", "toc"})
-
-
-class UnreadableError(InputError):
-    """One article cannot be used; ``reason`` is a code to count, ``detail`` what was wrong."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
 
 
 def read_article(data: bytes, key: str) -> list[Document]:
@@ -54,6 +45,7 @@ def read_article(data: bytes, key: str) -> list[Document]:
         "doi": doi,
         "pmcid": pmcid,
         "licence": licence_of_article(root),
+        "licence_source": "xml",
         "journal": line_of(root.find("front/journal-meta//journal-title")),
         "year": _year(meta),
     }
@@ -125,7 +117,7 @@ def _article(
         id=id_,
         text="\n\n".join([p for p in (title, *own) if p] + body_text),
         part=part,
-        language=language,
+        declared_language=language,
         title=title,
         article_type=article_type,
         has_body=bool(body_text),
@@ -136,7 +128,7 @@ def _article(
             id=f"{id_}#abstract{number}",
             text="\n\n".join(paragraphs),
             part="abstract" if part != "sub-article" else part,
-            language=abstract_language,
+            declared_language=abstract_language,
             title=title,
             article_type=article_type,
             **common,

@@ -1,34 +1,34 @@
-"""Find the files that patterns name and read them as documents, one after the other.
+"""Find the files that patterns name, divide them into shards, and read a shard as documents.
 
-Articles: ``.xml`` and ``.nxml``; plain texts: ``.txt`` (one document a file) and ``.jsonl`` (one
-a line, with ``text`` and optionally ``id``, ``language``, ``licence``, ``title``); each may be
-compressed (``.gz``). Files come in the order of their names, whatever the system lists first. What
-cannot be read is a document with a problem, never a gap. Knows nothing about what is kept.
+Files come in the order of their paths, whatever the system lists first, and a shard is a run of
+them: its division depends on the files and on nothing else. Any process can read a shard alone.
+What cannot be read is a dropped document with its reason, never a gap. Knows nothing about
+duplicates, tokens or workers.
 """
 
 from __future__ import annotations
 
-import contextlib
 import glob
-import gzip
-import json
-import unicodedata
-import zlib
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Literal
 
-from biomistral.corpus.documents import Document, language_code
-from biomistral.corpus.jats import UnreadableError, read_article
-from biomistral.corpus.licences import canonical
+from biomistral.corpus.documents import Document, Dropped
+from biomistral.corpus.files import UnreadableError, read_bytes
+from biomistral.corpus.filters import Overlap, reason_to_drop, with_language
+from biomistral.corpus.jats import read_article
+from biomistral.corpus.texts import read_texts, unreadable
 from biomistral.errors import InputError
+from biomistral.ngrams import read_runs
 from biomistral.recipe.settings import CorpusSettings
 
 ARTICLE_SUFFIXES = (".xml", ".nxml", ".xml.gz", ".nxml.gz")
 TEXT_SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")
-# A file, once unpacked; the largest article of PMC known to us has 30 MB. Stops gzip bombs.
-MAX_FILE_BYTES = 200_000_000
+SHARD_FILES = 500  # about 40 MB of articles: seconds of work
+
+Kind = Literal["articles", "texts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +39,41 @@ class Source:
     name: str
 
 
-def find_sources(settings: CorpusSettings) -> tuple[list[Source], list[Source]]:
-    """Files of articles and of plain texts, each sorted by path, each file once.
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Files that are read together, in order: small enough to send to another process."""
+
+    name: str  # such as articles-00012
+    kind: Kind
+    root: str  # the folder that the names of the files are below
+    names: tuple[str, ...]
+    digest: str  # SHA-256 over names, sizes and times of the files
+
+
+def list_shards(settings: CorpusSettings) -> list[Shard]:
+    """Divide everything the settings name into shards, articles first.
 
     Raises ``InputError`` for a pattern that matches no file of the right kind.
     """
-    return (
-        _find(settings.articles, ARTICLE_SUFFIXES, f"corpus {settings.name!r}, articles"),
-        _find(settings.texts, TEXT_SUFFIXES, f"corpus {settings.name!r}, texts"),
-    )
+    articles, texts = find_sources(settings)
+    return [*_divide("articles", articles, SHARD_FILES), *_divide("texts", texts, 1)]
+
+
+def read_shard(
+    shard: Shard, settings: CorpusSettings, excluded: Path | None = None
+) -> Iterator[Document | Dropped]:
+    """Yield the documents of a shard in order, those that do not enter with the reason.
+
+    Everything is judged that can be judged of a document alone: what is left to the caller is
+    whether it repeats another one. ``excluded`` is a file of word runs (``ngrams``) that no
+    document may contain.
+    """
+    overlap = Overlap(*read_runs(excluded)) if excluded else None
+    for document in map(with_language, _read(shard)):
+        reason = reason_to_drop(document, settings)
+        if not reason and overlap:
+            reason = overlap.reason_to_drop(document)
+        yield Dropped(document, reason, document.detail) if reason else document
 
 
 def source_files(settings: CorpusSettings) -> list[tuple[str, Path]]:
@@ -59,7 +85,7 @@ def source_files(settings: CorpusSettings) -> list[tuple[str, Path]]:
 def read_documents(
     settings: CorpusSettings, on_file: Callable[[int, int, str], None] | None = None
 ) -> Iterator[Document]:
-    """Yield every document of every source, articles first.
+    """Yield every document of every source, articles first, nothing judged.
 
     ``on_file(done, total, name)`` is called before each file.
     """
@@ -68,7 +94,19 @@ def read_documents(
     for index, source in enumerate((*articles, *texts)):
         if on_file is not None:
             on_file(index, total, source.name)
-        yield from (_read_article if index < len(articles) else _read_text)(source)
+        read = _read_article if index < len(articles) else read_texts
+        yield from read(source.path, source.name)
+
+
+def find_sources(settings: CorpusSettings) -> tuple[list[Source], list[Source]]:
+    """Files of articles and of plain texts, each sorted by path, each file once.
+
+    Raises ``InputError`` for a pattern that matches no file of the right kind.
+    """
+    return (
+        _find(settings.articles, ARTICLE_SUFFIXES, f"corpus {settings.name!r}, articles"),
+        _find(settings.texts, TEXT_SUFFIXES, f"corpus {settings.name!r}, texts"),
+    )
 
 
 def _find(patterns: list[str], suffixes: tuple[str, ...], where: str) -> list[Source]:
@@ -98,86 +136,33 @@ def _fixed_part(pattern: str) -> Path:
     return Path(*parts[:fixed])
 
 
-def _read_article(source: Source) -> Iterator[Document]:
+def _divide(kind: Kind, sources: list[Source], most: int) -> Iterator[Shard]:
+    """Cut the files into runs of at most ``most`` that lie below one folder."""
+    start = 0
+    number = 0
+    roots = [str(source.path.absolute())[: -len(source.name)] for source in sources]
+    for end in range(1, len(sources) + 1):
+        if end == len(sources) or end - start == most or roots[end] != roots[start]:
+            yield _shard(f"{kind}-{number:05d}", kind, roots[start], sources[start:end])
+            start, number = end, number + 1
+
+
+def _shard(name: str, kind: Kind, root: str, sources: list[Source]) -> Shard:
+    digest = hashlib.sha256()
+    for source in sources:
+        facts = source.path.stat()
+        digest.update(f"{source.name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+    return Shard(name, kind, root, tuple(s.name for s in sources), digest.hexdigest())
+
+
+def _read(shard: Shard) -> Iterator[Document]:
+    read = _read_article if shard.kind == "articles" else read_texts
+    for name in shard.names:
+        yield from read(Path(shard.root, name), name)
+
+
+def _read_article(path: Path, name: str) -> Iterator[Document]:
     try:
-        yield from read_article(_read_bytes(source.path), source.name)
+        yield from read_article(read_bytes(path), name)
     except UnreadableError as error:
-        yield _problem(source, error.reason, error.detail)
-
-
-def _read_text(source: Source) -> Iterator[Document]:
-    try:
-        if ".jsonl" in source.path.suffixes[-2:]:
-            yield from _read_lines(source)
-        else:
-            text = _read_bytes(source.path).decode("utf-8-sig")
-            yield _plain_text(source.name, source.name, {"text": text})
-    except UnreadableError as error:
-        yield _problem(source, error.reason, error.detail)
-    except UnicodeDecodeError as error:
-        yield _problem(source, "not_utf8", str(error))
-
-
-def _read_lines(source: Source) -> Iterator[Document]:
-    """One document per line that is not blank; the file may be larger than memory."""
-    with _damage_named(), _open(source.path) as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                yield _of_line(source, number, line.removeprefix(b"\xef\xbb\xbf"))
-
-
-def _of_line(source: Source, number: int, line: bytes) -> Document:
-    key = f"{source.name}:{number}"
-    try:
-        fields = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        return _problem(source, "not_utf8", str(error), id_=key)
-    except (ValueError, RecursionError) as error:
-        return _problem(source, "not_well_formed", str(error), id_=key)
-    if not isinstance(fields, dict) or not isinstance(fields.get("text"), str):
-        return _problem(source, "no_text", "the line has no field text", id_=key)
-    return _plain_text(str(fields.get("id") or key), source.name, fields)
-
-
-def _plain_text(id_: str, file: str, fields: dict[str, Any]) -> Document:
-    """The user's own text: no licence is asked for, but one that is given counts."""
-    text = fields["text"].replace("\r\n", "\n").encode("utf-8", "replace").decode()
-    text = unicodedata.normalize("NFC", text).strip()
-    licence, language = fields.get("licence"), fields.get("language")
-    return Document(
-        id=id_,
-        file=file,
-        text=text,
-        part="text",
-        language=language_code(str(language)) if language else None,
-        licence=canonical(str(licence)) if licence else None,
-        needs_licence=bool(licence),
-        title=str(fields.get("title") or ""),
-        problem="" if text else "empty",
-    )
-
-
-def _problem(source: Source, reason: str, detail: str, id_: str = "") -> Document:
-    return Document(id=id_ or source.name, file=source.name, text="", problem=reason, detail=detail)
-
-
-def _read_bytes(path: Path) -> bytes:
-    """Bytes of a file, unpacked, unless they are too many or the archive is damaged."""
-    with _damage_named(), _open(path) as stream:
-        data = stream.read(MAX_FILE_BYTES + 1)
-    if len(data) > MAX_FILE_BYTES:
-        raise UnreadableError("too_large", f"more than {MAX_FILE_BYTES} bytes")
-    return data
-
-
-def _open(path: Path) -> IO[bytes]:
-    return cast("IO[bytes]", gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
-
-
-@contextlib.contextmanager
-def _damage_named() -> Iterator[None]:
-    try:
-        yield
-    except (OSError, EOFError, zlib.error) as error:
-        detail = getattr(error, "strerror", None) or str(error)
-        raise UnreadableError("not_readable", detail) from None
+        yield unreadable(name, error.reason, error.detail)

@@ -73,7 +73,7 @@ def test_own_text_needs_no_licence_but_a_given_one_counts() -> None:
 
 
 def test_a_declared_language_is_believed_and_a_missing_one_is_detected() -> None:
-    declared = dataclasses.replace(GOOD, language="pt")
+    declared = dataclasses.replace(GOOD, declared_language="pt")
     assert with_language(declared).language == "pt"
     assert with_language(dataclasses.replace(GOOD, language=None)).language == "en"
 

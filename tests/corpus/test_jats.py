@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from biomistral.corpus.jats import UnreadableError, read_article
+from biomistral.corpus.files import UnreadableError
+from biomistral.corpus.jats import read_article
 
 LAUGHS = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 12))
 HOSTILE = {
@@ -82,7 +83,7 @@ def test_facts_of_an_article(article) -> None:
     assert document.text == "Bark against valley fever\n\nAim\n\nTo heal.\n\nText."
     assert (document.id, document.doi, document.pmcid) == ("PMC123", "10.1/abc", "PMC123")
     assert (document.year, document.journal) == (2020, "Annals of Bark")
-    assert (document.language, document.licence, document.article_type) == (
+    assert (document.declared_language, document.licence, document.article_type) == (
         "en",
         "CC-BY",
         "case-report",
@@ -111,7 +112,7 @@ def test_each_language_becomes_a_document(article) -> None:
         ),
         "k",
     )
-    assert [(d.id, d.part, d.language, d.text.split("\n\n")[-1]) for d in documents] == [
+    assert [(d.id, d.part, d.declared_language, d.text.split("\n\n")[-1]) for d in documents] == [
         ("PMC1", "article", "pt", "Corpo."),
         ("PMC1#abstract1", "abstract", "es", "Resumen."),
         ("PMC1#abstract2", "abstract", "fr", "Abrégé."),

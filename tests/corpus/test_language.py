@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from biomistral.corpus.jats import UnreadableError, read_article
+from biomistral.corpus.files import UnreadableError
+from biomistral.corpus.jats import read_article
 from biomistral.corpus.language import detect
 
 SENTENCES = {
