@@ -42,6 +42,8 @@ MANIFEST = "manifest.json"
 WORK = ".work"
 # Files whose bytes may differ between two runs of the same step: timings, never results.
 VOLATILE_SUFFIX = ".volatile.json"
+# Put beside a model's files after it was made, by measuring it: no part of what the model is.
+CALIBRATION = "calibration.json"
 
 
 @dataclass(frozen=True)
@@ -130,11 +132,11 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def content_digest(folder: Path) -> str:
-    """SHA-256 over the names and bytes of an artefact's files, its manifest and timings apart."""
+    """SHA-256 over the names and bytes of an artefact's files, notes about it apart."""
     total = hashlib.sha256()
     for path in sorted(_files(folder), key=lambda p: p.relative_to(folder).as_posix()):
         relative = path.relative_to(folder).as_posix()
-        if relative == MANIFEST or relative.endswith(VOLATILE_SUFFIX):
+        if is_note(relative):
             continue
         total.update(f"{relative}\0{file_digest(path)}\n".encode())
     return total.hexdigest()
@@ -163,7 +165,8 @@ def fingerprint_of_files(
         for file in files:
             label, path = file if isinstance(file, tuple) else (file.name, file)
             if path.is_dir() and read_manifest(path) is None:
-                labelled += [(p.relative_to(path).as_posix(), p) for p in sorted(_files(path))]
+                own = ((p.relative_to(path).as_posix(), p) for p in sorted(_files(path)))
+                labelled += [(name, file) for name, file in own if name != CALIBRATION]
             else:
                 labelled.append((label, path))
         with ThreadPoolExecutor() as pool:  # hashing sets other threads free
@@ -192,6 +195,11 @@ def write_json(path: Path, value: Any) -> None:
     """Write one JSON file, readable and with a stable order of keys."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def is_note(name: str) -> bool:
+    """Whether a file of an artefact says something about it, and is no part of it."""
+    return name in {MANIFEST, CALIBRATION} or name.endswith(VOLATILE_SUFFIX)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -35,8 +35,8 @@ STEP_VERSIONS: Mapping[str, int] = {
     "quantize": 1,
     "questions": 2,
     "predict": 2,
-    "ensemble": 2,
-    "score": 2,
+    "ensemble": 3,
+    "score": 3,
     "report": 2,
 }
 

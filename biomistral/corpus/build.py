@@ -86,14 +86,16 @@ def build_corpus(
     return out
 
 
-def iterate_texts(settings: CorpusSettings) -> Iterator[str]:
+def iterate_texts(settings: CorpusSettings, excluded: Path | None = None) -> Iterator[str]:
     """Yield the text of every document that ``build_corpus`` would keep, held out or not.
+
+    ``excluded`` is as in ``build_corpus``.
 
     Raises ``InputError`` at the end if there was none.
     """
     dropped: Counter[str] = Counter()
     kept = False
-    for document, reason in judged(read_documents(settings), settings):
+    for document, reason in judged(read_documents(settings), settings, excluded):
         if reason:
             dropped[reason] += 1
         else:

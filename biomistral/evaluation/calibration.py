@@ -11,29 +11,25 @@ questions (*cross-fitted*: each question is calibrated by what was fitted withou
 a hash of the question's id, so a question and its translations are in one. What is kept for later
 use is fitted on all of them.
 
-Pure but for ``write`` and ``read``, which keep fits as JSON. Knows nothing about models or tasks.
+Pure. What is kept of it is in ``models.calibrations``. Knows nothing about models, tasks or files.
 
 Shapes: S seeds, Q questions, C choices, N answers.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from biomistral.errors import InputError
 from biomistral.evaluation.columns import Floats, Ints
 
 NUM_FOLDS = 5
 METHODS = ("temperature", "platt")
-FORMAT = "biomistral-calibration-1"
 # Where all answers are right (or wrong), likelihood alone would go on for ever.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
 _ABSENT = -1e5  # log-probability of a choice that is not there; its exponential is 0
@@ -47,21 +43,6 @@ class Fit:
     temperature: float = 1.0
     slope: float = 1.0
     intercept: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class SavedFit:
-    """A fit, and for what it is meant. One line of a calibration file."""
-
-    group: str  # of tasks
-    language: str
-    scoring: str
-    shots: int
-    temperature: float
-    slope: float
-    intercept: float
-    num_answers: int  # it was fitted on
-    fitted_on: str  # "validation", or "test" where the numbers beside it are cross-fitted
 
 
 # --- fitting --------------------------------------------------------------------------------------
@@ -201,33 +182,3 @@ def _sigmoid(logits: Floats) -> Floats:
 
 def _cross_entropy(logits: Floats, targets: Floats) -> float:
     return float((np.logaddexp(0, logits) - targets * logits).sum())
-
-
-# --- keeping --------------------------------------------------------------------------------------
-
-
-def write(path: Path, model: str, fits: Sequence[SavedFit]) -> None:
-    """Keep the fits of one model as JSON (docs/formats.md)."""
-    content = {"format": FORMAT, "model": model, "fits": [asdict(each) for each in fits]}
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def read(path: Path) -> tuple[str, list[SavedFit]]:
-    """Read the model's name and its fits. Raises ``InputError`` if ``path`` is no such file."""
-    try:
-        return _parsed(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: is no calibration file ({error}); wanted is JSON of the format {FORMAT}, as "
-            "scoring writes it"
-        ) from None
-
-
-def _parsed(content: Any) -> tuple[str, list[SavedFit]]:
-    if content["format"] != FORMAT:
-        raise ValueError(f"format {content['format']!r}")
-    names = [each.name for each in fields(SavedFit)]
-    fits = [SavedFit(**{name: line[name] for name in names}) for line in content["fits"]]
-    if not all(each.temperature > 0 for each in fits):
-        raise ValueError("a temperature that is not above 0")
-    return str(content["model"]), fits

@@ -38,10 +38,11 @@ from biomistral.evaluation.columns import (
     Ints,
     check_same_questions,
     read_cells,
+    words,
 )
 from biomistral.evaluation.metrics import correct, renormalised
 from biomistral.recipe.settings import EnsembleSettings
-from biomistral.records import Prediction, Scoring, write_records
+from biomistral.records import UNSAID, Prediction, Scoring, write_records
 
 
 def ensemble(
@@ -80,6 +81,7 @@ def ensemble(
     )
     cells = {model: read_cells(path, model) for model, path in used.items()}
     check_same_questions(cells)
+    _check_probabilities(settings, cells)
     others = {model: read_cells(validation[model], model) for model in used} if validation else None
     if others is not None:
         check_same_questions(others)
@@ -176,14 +178,40 @@ def _divided_by_sum(logprobs: Floats) -> Floats:
 
 
 def _votes(logprobs: Floats) -> Floats:
-    """Share of the votes, with the mean probability as one more vote that is split.  # (S, Q, C)."""
-    answers = logprobs.argmax(axis=-1)
-    votes = (answers[..., None] == np.arange(logprobs.shape[-1])).sum(axis=0)
-    mean = renormalised(logprobs).mean(axis=0)
-    floor = np.where(np.isfinite(logprobs[0]), 1e-12, 0.0)  # a logarithm must exist
+    """Share of the votes, with the mean probability as one more vote that is split.  # (S, Q, C).
+
+    Who answers in words and names no choice has no vote. Where anybody answers in words, so does the
+    ensemble: it names a choice and gives no probabilities.
+    """
+    said = (logprobs.max(axis=-1) > UNSAID)[..., None]  # (K, S, Q, 1)
+    answers = logprobs.argmax(axis=-1)[..., None]
+    votes = (said & (answers == np.arange(logprobs.shape[-1]))).sum(axis=0)
+    mean = (said * renormalised(logprobs)).mean(axis=0)
+    is_there = np.isfinite(logprobs[0])
+    if (logprobs == UNSAID).any():
+        chosen = (votes + mean).argmax(axis=-1)[..., None] == np.arange(logprobs.shape[-1])
+        in_words = np.where(chosen & said.any(axis=0), 0.0, UNSAID)
+        return np.where(is_there, in_words, -np.inf)
+    floor = np.where(is_there, 1e-12, 0.0)  # a logarithm must exist
     with np.errstate(divide="ignore"):
         shares: Floats = np.log((votes + np.maximum(mean, floor)) / (len(logprobs) + 1))
     return shares
+
+
+def _check_probabilities(
+    settings: EnsembleSettings, cells: Mapping[str, Mapping[CellKey, Cell]]
+) -> None:
+    """Raise ``InputError`` if probabilities are to be combined and a model has given none."""
+    if settings.method == "majority":
+        return
+    for model in settings.models:
+        wordy = next((key for key, cell in cells[model].items() if cell.in_words), None)
+        if wordy is not None:
+            raise InputError(
+                f"ensemble {settings.name!r}: {model!r} has answered {words(wordy)} in words, which "
+                f"have no probabilities to combine by the method {settings.method}; use method: "
+                "majority, or leave the model out"
+            )
 
 
 def _weights(

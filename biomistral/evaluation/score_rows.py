@@ -13,9 +13,9 @@ from typing import Literal, cast
 import numpy as np
 
 from biomistral.evaluation import calibration, measures, metrics
-from biomistral.evaluation.calibration import SavedFit
 from biomistral.evaluation.columns import Cell, CellKey, Floats, Ints
 from biomistral.evaluation.measures import Calibrator, Draws, Measures
+from biomistral.models.calibrations import SavedFit
 from biomistral.records import CoveragePoint, ReliabilityBin, Score, Scoring
 
 AVERAGE = "average"
@@ -104,6 +104,7 @@ def fit_calibrators(
         saved.append(
             SavedFit(
                 group=group,
+                tasks=tuple(task.task for task in on_validation or tasks),
                 language=key.language,
                 scoring=key.scoring,
                 shots=key.shots,

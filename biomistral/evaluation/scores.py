@@ -4,7 +4,7 @@
     reliability.parquet  ReliabilityBin, before and after calibrating
     coverage.parquet     CoveragePoint
     comparisons.parquet  Comparison, every pair of models
-    calibration/*.json   what calibrates each model, for later use (calibration.py)
+    calibration/*.json   what calibrates each model, for later use (models.calibrations)
 
 What the numbers mean is in ``measures``, ``metrics`` and ``comparison``.
 """
@@ -18,9 +18,10 @@ from urllib.parse import quote
 from biomistral import artifacts
 from biomistral.artifacts import Origin
 from biomistral.errors import InputError, did_you_mean
-from biomistral.evaluation import calibration, score_rows
+from biomistral.evaluation import score_rows
 from biomistral.evaluation.columns import Cell, CellKey, check_same_questions, read_cells
 from biomistral.evaluation.comparison import compare
+from biomistral.models import calibrations
 from biomistral.records import (
     Comparison,
     CoveragePoint,
@@ -105,7 +106,7 @@ def score(
         draft.counts["comparisons"] = write_records(folder / COMPARISONS, pairs, Comparison)
         (folder / CALIBRATION).mkdir()
         for model, (_, fits) in fitted.items():
-            calibration.write(calibration_file(folder, model), model, fits)
+            calibrations.write(calibration_file(folder, model), model, fits)
         draft.counts["answers"] = sum(
             cell.logprobs[..., 0].size for by_key in cells.values() for cell in by_key.values()
         )

@@ -1,7 +1,7 @@
 """What a model is, in one digest: the bytes of its weights, its config and its tokenizer.
 
 Answers that are kept are looked up by it, so another model at the same path is another model, and
-a copy of a model somewhere else is the same one. Cards, licences, logs and manifests do not count.
+a copy of a model somewhere else is the same one. Cards, licences, logs, manifests and calibration do not count.
 Knows nothing about what the bytes mean.
 """
 
@@ -38,8 +38,7 @@ def model_digest(folder: Path, digest: Callable[[Path], str] = artifacts.file_di
 
 
 def _counts(path: Path) -> bool:
-    notes = path.name == artifacts.MANIFEST or path.name.endswith(artifacts.VOLATILE_SUFFIX)
-    return path.is_file() and not notes
+    return path.is_file() and not artifacts.is_note(path.name)
 
 
 def _hub_digest(path: Path) -> str | None:

@@ -6,6 +6,7 @@ Rooms are imported when a step runs, so that planning stays light.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,9 @@ class Served:
         return self.settings.digest()
 
 
-def fresh(source: FreshModel, corpora: Sequence[CorpusSettings], seed: int) -> Make:
+def fresh(
+    source: FreshModel, corpora: Sequence[CorpusSettings], seed: int, questions: Path
+) -> Make:
     """A random model with a tokenizer trained on the kept documents of ``corpora``."""
 
     def make(out: Path, origin: Origin, progress: Progress) -> None:
@@ -79,7 +82,11 @@ def fresh(source: FreshModel, corpora: Sequence[CorpusSettings], seed: int) -> M
         from biomistral.models.cards import Card, write_card
         from biomistral.models.fresh import save_fresh_model
 
-        texts = (text for settings in corpora for text in iterate_texts(settings))
+        texts = (
+            text
+            for settings in corpora
+            for text in iterate_texts(settings, _runs(settings, questions))
+        )
         progress(0, None, "training a tokenizer")
         with artifacts.create(out, origin) as draft:
             save_fresh_model(
@@ -90,6 +97,11 @@ def fresh(source: FreshModel, corpora: Sequence[CorpusSettings], seed: int) -> M
             write_card(draft.folder, Card(origin.name, (), None, description, details))
 
     return make
+
+
+def _runs(settings: CorpusSettings, questions: Path) -> Path | None:
+    """The runs of words that no document of a corpus may contain, if so set."""
+    return questions / "runs.parquet" if settings.exclude_overlap_with else None
 
 
 def corpus_files(settings: CorpusSettings) -> FindFiles:
@@ -115,7 +127,7 @@ def corpus(settings: CorpusSettings, tokenizer: Place, seed: int, questions: Pat
             folder,
             out,
             seed=seed,
-            excluded=questions / "runs.parquet" if settings.exclude_overlap_with else None,
+            excluded=_runs(settings, questions),
             origin=origin,
             progress=progress,
         )
@@ -256,15 +268,26 @@ def ensemble(settings: EnsembleSettings, members: Mapping[str, Path]) -> Make:
 
 
 def score(
-    predictions: Mapping[str, Path], questions: Path, ensembles: Sequence[str], seed: int
+    predictions: Mapping[str, Path],
+    questions: Path,
+    ensembles: Sequence[str],
+    seed: int,
+    made: Mapping[str, Path],
 ) -> Make:
-    """Accuracy, calibration and intervals of every model."""
+    """Accuracy, calibration and intervals of every model.
+
+    ``made`` are the folders of the models that the run made itself: what calibrates them is put
+    into these, too. Folders of the user are left as they are.
+    """
 
     def make(out: Path, origin: Origin, progress: Progress) -> None:
         from biomistral.evaluation import score
+        from biomistral.evaluation.scores import calibration_file
 
         progress(0, None, "scoring")
         score(predictions, questions, out, seed=seed, ensembles=ensembles, origin=origin)
+        for name, folder in made.items():
+            shutil.copyfile(calibration_file(out, name), folder / artifacts.CALIBRATION)
 
     return make
 

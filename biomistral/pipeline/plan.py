@@ -38,7 +38,9 @@ _WITHOUT_EFFECT = {"save_every_steps"}
 # Of an evaluation, those that say which questions and models; all others decide the answers.
 _NOT_OF_ANSWERS = {"models", "tasks", "languages", "limit", "ensembles"}
 # Of a corpus, those that decide its texts: all that a tokenizer trained on it depends on.
-_OF_TEXTS = {"articles", "texts", "licences", "languages", "minimum_words"}
+_OF_TEXTS = {
+    *("articles", "texts", "licences", "languages", "minimum_words", "exclude_overlap_with"),
+}
 
 
 def plan(recipe: Recipe, root: Path) -> list[Step]:
@@ -49,10 +51,10 @@ def plan(recipe: Recipe, root: Path) -> list[Step]:
     """
     digests = FileDigests(root)
     builder = _Builder(recipe, root, digests)
-    for name, source in recipe.models.items():
-        builder.model_source(name, source)
     if recipe.evaluate and any(corpus.exclude_overlap_with for corpus in recipe.corpus):
         builder.questions(recipe.evaluate)
+    for name, source in recipe.models.items():
+        builder.model_source(name, source)
     for index in range(len(recipe.corpus)):
         builder.corpus(index)
     for entry in _in_order(recipe):
@@ -169,19 +171,21 @@ class _Builder:
             path: str | Path = source.path if is_hub_id(source.path) else Path(source.path)
             self.places[name] = making.Place(path, source.revision)
             return
-        corpora = [links.corpus_named(self.recipe, used) for used in source.tokenizer.corpora]
-        found = [self.corpus_files(c) for c in corpora if c]
+        named = [links.corpus_named(self.recipe, used) for used in source.tokenizer.corpora]
+        corpora = [corpus for corpus in named if corpus]
+        found = [self.corpus_files(corpus) for corpus in corpora]
         self.add(
             "model",
             name,
             {
                 "name": name,
                 **source.model_dump(mode="json"),
-                "corpora": [c.model_dump(mode="json", include=_OF_TEXTS) for c in corpora if c],
+                "corpora": [_of_texts(corpus) for corpus in corpora],
                 "seed": self.recipe.seed,
             },
             code="fresh",
-            make=making.fresh(source, [c for c in corpora if c], self.recipe.seed),
+            make=making.fresh(source, corpora, self.recipe.seed, self.root / "questions/benchmark"),
+            needs=["questions/benchmark"] if any(c.exclude_overlap_with for c in corpora) else [],
             sources={key: mark for sources, _ in found for key, mark in sources.items()},
             missing=[problem for _, missing in found for problem in missing],
             section=f"models.{name}",
@@ -326,7 +330,17 @@ class _Builder:
             "scores",
             {"models": names, "ensembles": ensembles, "run_seed": self.recipe.seed},
             code="score",
-            make=making.score(predictions, questions, ensembles, self.recipe.seed),
+            make=making.score(
+                predictions,
+                questions,
+                ensembles,
+                self.recipe.seed,
+                {
+                    name: self.root / f"model/{name}"
+                    for name in settings.models
+                    if f"model/{name}" in self.steps
+                },
+            ),
             needs=needs,
             section="evaluate",
         )
@@ -362,6 +376,11 @@ def _set(settings: CorpusSettings) -> dict[str, Any]:
     """Settings of a corpus, without an option that is not used: older corpora stay as they are."""
     unused = set() if settings.exclude_overlap_with else {"exclude_overlap_with"}
     return settings.model_dump(mode="json", exclude=unused)
+
+
+def _of_texts(settings: CorpusSettings) -> dict[str, Any]:
+    """Settings of a corpus that decide its texts."""
+    return {key: value for key, value in _set(settings).items() if key in _OF_TEXTS}
 
 
 def _uses_run_seed(settings: CorpusSettings | links.ModelEntry) -> bool:

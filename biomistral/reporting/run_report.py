@@ -138,15 +138,13 @@ def _if_there(path: Path, kind: type[Record]) -> list[Record]:
 
 
 def _artefact(role: str, name: str, folder: Path) -> Artefact:
-    """Describe one input. Manifest and timings do not count: they differ from run to run."""
+    """Describe one input. Manifest, timings and calibration do not count: they come later or differ from run to run."""
     if not folder.is_dir():
         return Artefact(role, name, None, None)
     size = sum(
         path.stat().st_size
         for path in folder.rglob("*")
-        if path.is_file()
-        and path.name != artifacts.MANIFEST
-        and not path.name.endswith(artifacts.VOLATILE_SUFFIX)
+        if path.is_file() and not artifacts.is_note(path.name)
     )
     return Artefact(role, name, artifacts.read_manifest(folder), size)
 

@@ -294,3 +294,6 @@ def test_documents_with_words_of_a_test_question_are_dropped_and_counted(
     assert dropped >= 1
     kept = counts_of(tmp_path / "part")["documents_kept"]
     assert kept < counts_of(whole)["documents_kept"]
+    texts = list(iterate_texts(settings, tmp_path / "runs.parquet"))
+    assert len(texts) == kept
+    assert text not in texts

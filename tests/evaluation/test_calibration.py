@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
@@ -9,9 +8,8 @@ from scipy.optimize import minimize_scalar
 from sklearn.calibration import _sigmoid_calibration
 from sklearn.linear_model import LogisticRegression
 
-from biomistral.errors import InputError
 from biomistral.evaluation import calibration, metrics
-from biomistral.evaluation.calibration import Fit, SavedFit
+from biomistral.evaluation.calibration import Fit
 
 
 @pytest.fixture
@@ -155,24 +153,3 @@ def test_answers_in_one_fold_only_are_left_as_they_are(answers):
     logprobs, gold = answers
     _, parts = calibration.cross_fits(logprobs[0], gold, np.zeros(400, dtype=int))
     assert parts[0] == Fit()
-
-
-def test_what_is_written_is_read(tmp_path):
-    saved = [SavedFit("medical", "en", "letter", 3, 1.5, 0.7, -0.1, 900, "test")]
-    calibration.write(tmp_path / "c.json", "one", saved)
-    assert calibration.read(tmp_path / "c.json") == ("one", saved)
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"format": "other"}, "format 'other'"),
-        ({"fits": [{"group": "medical"}]}, "'language'"),
-        ({"fits": 3}, "not iterable"),
-    ],
-)
-def test_another_file_is_refused(tmp_path, change, reason):
-    path = tmp_path / "c.json"
-    path.write_text(json.dumps({"format": calibration.FORMAT, "model": "m", "fits": [], **change}))
-    with pytest.raises(InputError, match=f"is no calibration file.*{reason}"):
-        calibration.read(path)

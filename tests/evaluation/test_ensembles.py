@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ from biomistral.evaluation.ensembles import (
 )
 from biomistral.evaluation.metrics import renormalised
 from biomistral.recipe.settings import EnsembleSettings
-from biomistral.records import Prediction, read_records
+from biomistral.records import UNSAID, Prediction, read_records
 
 BOTH = EnsembleSettings(name="both", models=["one", "two"])
 
@@ -176,3 +178,39 @@ def test_every_method_writes_predictions(
     cells, before = read_cells(out, "both"), read_cells(folders["one"], "one")
     for key, cell in cells.items():
         assert (cell.num_choices == before[key].num_choices).all()
+
+
+def _in_words(predictions, answers):
+    """The same predictions in words: the choice of ``answers`` (None: none) for each question."""
+    for p in predictions:
+        place = answers.get(p.question_id, 0)
+        row = tuple(0.0 if index == place else UNSAID for index in range(len(p.logprobs)))
+        yield dataclasses.replace(p, logprobs=row)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_probabilities_and_words_are_combined_by_votes_only(
+    method, random_predictions, write_predictions, tmp_path
+):
+    folders = {
+        "one": write_predictions("one", random_predictions(1)),
+        "two": write_predictions("two", _in_words(random_predictions(1), {})),
+    }
+    settings = EnsembleSettings(name="both", models=["one", "two"], method=method)
+    if method == "majority":
+        out = ensemble(settings, folders, tmp_path / "both")
+        assert all(cell.in_words for cell in read_cells(out, "both").values())
+        return
+    wanted = (
+        rf"'both': 'two' has answered plants .* in words.*method {method}; use method: majority"
+    )
+    with pytest.raises(InputError, match=wanted):
+        ensemble(settings, folders, tmp_path / "both")
+    assert not (tmp_path / "both").exists()
+
+
+def test_who_names_no_choice_has_no_vote():
+    a, b, none = [0.0, UNSAID], [UNSAID, 0.0], [UNSAID, UNSAID]
+    rows = [[a, none, none], [b, b, none], [b, none, none]]  # three models, three questions
+    found = combined(np.array(rows)[:, None], "letter", "majority")
+    assert found[0].tolist() == [b, b, none]

@@ -6,8 +6,9 @@ import pytest
 
 from biomistral.artifacts import content_digest, read_manifest
 from biomistral.errors import InputError
-from biomistral.evaluation import calibration, score
+from biomistral.evaluation import score
 from biomistral.evaluation.scores import calibration_file
+from biomistral.models import calibrations
 from biomistral.records import Comparison, CoveragePoint, ReliabilityBin, Score, read_records
 
 
@@ -90,7 +91,7 @@ def test_calibration_coverage_and_comparisons_are_kept(
 ):
     named = {"one": both["one"], "odd / name": both["two"]}
     out = score(named, write_questions(random_predictions()), tmp_path / "scores")
-    model, [saved] = calibration.read(calibration_file(out, "odd / name"))
+    model, [saved] = calibrations.read(calibration_file(out, "odd / name"))
     assert model == "odd / name"
     assert saved.num_answers == 2 * (40 + 25)
     rows = list(read_records(out / "comparisons.parquet", Comparison))
@@ -106,6 +107,6 @@ def test_validation_predictions_calibrate(
     validation = {"one": write_predictions("validation", random_predictions(5))}
     out = score(both, questions, tmp_path / "scores", validation=validation)
     fitted = {
-        model: calibration.read(calibration_file(out, model))[1][0].fitted_on for model in both
+        model: calibrations.read(calibration_file(out, model))[1][0].fitted_on for model in both
     }
     assert fitted == {"one": "validation", "two": "test"}

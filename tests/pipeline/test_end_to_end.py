@@ -10,6 +10,7 @@ import pytest
 
 from biomistral import artifacts
 from biomistral.advisory import ADVISORY
+from biomistral.models.calibrations import calibration_for
 from biomistral.pipeline import Outcome, plan, run_steps
 from biomistral.recipe import Recipe
 from biomistral.records import Prediction, Score, read_records
@@ -49,6 +50,12 @@ def _manifests(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def test_every_step_is_made_once(first: list[Outcome], root: Path) -> None:
     assert {outcome.verdict.state for outcome in first} == {"new"}
     assert {key for key, _ in _manifests(root)} == {outcome.step.key for outcome in first}
+
+
+def test_what_calibrates_a_model_lies_beside_it(first: list[Outcome], root: Path) -> None:
+    fit = calibration_for(root / "model/medical", "trial", "en")
+    assert fit is not None
+    assert fit.temperature > 0
 
 
 def test_every_artefact_is_whole_and_what_it_says(first: list[Outcome], root: Path) -> None:

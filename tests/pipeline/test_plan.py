@@ -200,6 +200,19 @@ def test_a_corpus_kept_clear_of_the_benchmark_is_made_after_the_questions(
     assert "questions/benchmark" in by_key[clear[0]].origin.inputs
 
 
+def test_a_tokenizer_learns_from_a_corpus_that_is_clear_of_the_benchmark(
+    small, tmp_path: Path
+) -> None:
+    before = {step.key: step for step in plan(small(), tmp_path / "run")}["model/blank"]
+    index = [c.name for c in small().corpus].index(small().models["blank"].tokenizer.corpora[0])
+    steps = plan(small(f"corpus.{index}.exclude_overlap_with=benchmark"), tmp_path / "run")
+    keys = [step.key for step in steps]
+    blank = steps[keys.index("model/blank")]
+    assert keys.index("questions/benchmark") < keys.index("model/blank")
+    assert blank.origin.inputs.keys() - before.origin.inputs.keys() == {"questions/benchmark"}
+    assert blank.origin.fingerprint != before.origin.fingerprint
+
+
 @pytest.mark.parametrize("code", sorted(STEP_VERSIONS))
 def test_a_new_version_of_a_steps_code_makes_it_again(code: str, fingerprints, monkeypatch) -> None:
     before = fingerprints()
