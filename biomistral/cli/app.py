@@ -174,12 +174,16 @@ _MODEL = "Folder of a checkpoint, or owner/name on the hub (@revision)"
 def merge_run(
     config: ConfigFile,
     out: Annotated[Path, typer.Argument(help="Folder for the merged model.")],
+    *,
     seed: Annotated[int, typer.Option(help="Of random dropping (DARE, DELLA).")] = 42,
     shard_size: Annotated[str, typer.Option(help="Largest file of weights.")] = "5GB",
     threads: Annotated[
         int | None,
         typer.Option(min=1, help="Default: OMP_NUM_THREADS, else all processors."),
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="cpu or cuda: where methods without compiled loops compute.")
+    ] = "cpu",
     allow_pickle: AllowPickle = False,
     allow_non_finite: Annotated[
         bool, typer.Option(help="Take NaN and infinity in the inputs as they are.")
@@ -195,6 +199,7 @@ def merge_run(
         allow_non_finite=allow_non_finite,
         allow_pickle=allow_pickle,
         threads=threads,
+        device=device,
     )
     merging.run(config, out, options)
 

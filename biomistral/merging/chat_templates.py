@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from biomistral.errors import RecipeError
-from biomistral.models.checkpoints import Checkpoint, read_json
+from biomistral.models.checkpoints import TOKENIZER_CONFIG, Checkpoint, read_json
 
 TEMPLATE = "chat_template.jinja"
-_TOKENIZER_CONFIG = "tokenizer_config.json"
 _KEY = "chat_template"
 
 
@@ -50,8 +49,8 @@ def read_chat_template(folder: Path) -> str | None:
     """Return the template of a model as Transformers finds it, without blanks around it."""
     if (folder / TEMPLATE).is_file():
         template: Any = (folder / TEMPLATE).read_text(encoding="utf-8")
-    elif (folder / _TOKENIZER_CONFIG).is_file():
-        template = read_json(folder / _TOKENIZER_CONFIG).get(_KEY)
+    elif (folder / TOKENIZER_CONFIG).is_file():
+        template = read_json(folder / TOKENIZER_CONFIG).get(_KEY)
     else:
         return None
     if isinstance(template, list):  # several by name
@@ -64,7 +63,7 @@ def write_chat_template(template: str, folder: Path) -> None:
     """Give the model in ``folder`` this template and no other."""
     (folder / TEMPLATE).write_text(template, encoding="utf-8")
     (folder / "chat_template.json").unlink(missing_ok=True)
-    path = folder / _TOKENIZER_CONFIG
+    path = folder / TOKENIZER_CONFIG
     if path.is_file() and _KEY in (config := read_json(path)):
         del config[_KEY]
         path.write_text(json.dumps(config, ensure_ascii=False, indent=2), encoding="utf-8")

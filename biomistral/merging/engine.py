@@ -1,8 +1,8 @@
 """Carry out the jobs of a merge: read, compute, write, tensor by tensor, on several threads.
 
 A job whose inputs lie in files as they are, with a method that ``kernels.c`` has, is done there
-(``compiled``); any other with the functions of ``methods``. Both give the same bytes, for any
-number of threads. Nothing but blocks is held in memory.
+(``compiled``); any other with the functions of ``methods``, on a GPU if one is asked for. Both give
+the same bytes on the CPU, for any number of threads. Nothing but blocks is held in its memory.
 
 Knows nothing about configurations, tokenizers or folders.
 """
@@ -52,6 +52,7 @@ class Engine:
     seed: int  # of the random dropping
     threads: int = field(default_factory=available_threads)
     allow_non_finite: bool = False
+    device: str = "cpu"  # of methods without compiled loops; the rest is reading and writing
     use_compiled: bool = True  # off: the functions of ``methods`` only, for comparison
 
     def __enter__(self) -> Self:
@@ -200,13 +201,21 @@ class Engine:
     def _compute(self, job: Job, place: StoredTensor) -> None:
         import torch
 
+        torch.set_num_threads(1)
+        try:
+            self._compute_on(self.device, job, place)
+        except torch.OutOfMemoryError:  # of the GPU; the CPU holds blocks, not tensors
+            self._compute_on("cpu", job, place)
+
+    def _compute_on(self, device: str, job: Job, place: StoredTensor) -> None:
+        import torch
+
         from biomistral.merging.methods import METHODS, Share
 
-        torch.set_num_threads(1)
-        base = self._values(job.base) if job.base else None
+        base = self._values(job.base, device) if job.base else None
         shares = [
             Share(
-                self._values(given),
+                self._values(given, device),
                 key=dropping_key(self.seed, index, job.output.name),
                 row_elements=job.output.shape[-1] if job.output.shape else 1,
                 **given.numbers,
@@ -216,8 +225,11 @@ class Engine:
         blocks = METHODS[job.method](base, shares, **job.options)
         self._write(job, blocks, place, getattr(torch, place.dtype))
 
-    def _values(self, given: Input) -> Values:
-        """Return the values of an input, (n,), with its adapter and in the rows of the output."""
+    def _values(self, given: Input, device: str) -> Values:
+        """Return the values of an input, (n,), with its adapter and in the rows of the output.
+
+        On a CPU they are read when they are used, on a GPU at once.
+        """
         values: Values
         if given.rows is not None:
             from biomistral.merging.vocabularies import MappedRows
@@ -229,6 +241,8 @@ class Engine:
             values = UpdatedValues(given.stored, given.update, self._mapped.read)
         else:
             values = self._mapped.read(given.stored).reshape(-1)
+        if device != "cpu":
+            values = _moved(values, device)
         if not self.allow_non_finite and not _all_finite(values):
             raise _not_finite(given)
         return values
@@ -270,6 +284,15 @@ _SPARSITY = {
 
 def _size(job: Job) -> int:
     return job.output.num_elements
+
+
+def _moved(values: Values, device: str) -> Tensor:
+    import torch
+
+    from biomistral.merging.methods import places
+
+    blocks = [values[place].to(device) for place in places(values)]
+    return torch.cat(blocks) if blocks else torch.empty(0, device=device)
 
 
 def _all_finite(values: Values) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,7 +25,14 @@ from biomistral.merging.engine import Engine, available_threads
 from biomistral.merging.plan import Plan, find_folders, plan_merge
 from biomistral.merging.references import labels, shown
 from biomistral.models.adapters import ADAPTER_CONFIG, ADAPTER_FILE, PICKLED_ADAPTER_FILE
-from biomistral.models.cards import CARD, README, Card, read_card, write_card
+from biomistral.models.cards import (
+    CARD,
+    README,
+    Card,
+    read_card,
+    read_front_matter,
+    write_card,
+)
 from biomistral.models.checkpoints import COMPANIONS, CONFIG, INDEX, PICKLED_INDEX
 from biomistral.models.writing import (
     DEFAULT_SHARD_BYTES,
@@ -48,13 +56,14 @@ _BESIDE_WEIGHTS = (
 
 @dataclass(frozen=True)
 class MergeOptions:
-    """How a merge is carried out. The first three decide what comes out, the others do not."""
+    """How a merge is carried out. The first three decide what comes out; a GPU may round otherwise."""
 
     seed: int = 42  # of random dropping, unless the configuration names one
     shard_bytes: int = DEFAULT_SHARD_BYTES  # of one file of weights, at most
     allow_non_finite: bool = False  # take NaN and infinity as they come
     allow_pickle: bool = False  # read pytorch_model.bin
     threads: int | None = None  # default: OMP_NUM_THREADS, else all processors
+    device: str = "cpu"  # or cuda: computes the methods that have no compiled loops
 
 
 def merge(
@@ -119,6 +128,7 @@ def _make(
     *,
     digest: bool,
 ) -> Path:
+    _check_device(options.device)
     with artifacts.create(out, origin, resume=True) as draft:
         draft.digest = digest
         _check_room(plan, draft, out)
@@ -146,7 +156,9 @@ def _write_weights(plan: Plan, draft: Draft, options: MergeOptions, progress: Pr
     writer = CheckpointWriter(draft.work, outputs, max_shard_bytes=options.shard_bytes, resume=True)
     jobs = {job.output.name: job for job in plan.jobs}
     seed = options.seed if plan.config.seed is None else plan.config.seed
-    engine = Engine(seed, options.threads or available_threads(), options.allow_non_finite)
+    threads = options.threads or available_threads()
+    engine = Engine(seed, threads, options.allow_non_finite, options.device)
+    draft.device = options.device
     waiting = [job for file in writer.unfinished for job in writer.shards[file]]
     done = len(jobs) - len(waiting)
     progress(done, len(jobs), "tensors merged")
@@ -163,6 +175,20 @@ def _write_weights(plan: Plan, draft: Draft, options: MergeOptions, progress: Pr
 
 
 # --- what is refused ------------------------------------------------------------------------------
+
+
+def _check_device(device: str) -> None:
+    if device == "cpu":
+        return
+    import torch
+
+    if not re.fullmatch(r"cuda(:\d+)?", device):
+        raise InputError(f"merge: the device {device!r} is none of cpu, cuda, cuda:0, cuda:1, ...")
+    if not torch.cuda.is_available():
+        raise InputError(
+            f"merge: PyTorch sees no GPU to use as {device!r}; leave --device out to merge on the "
+            "CPU, or install a build of PyTorch for the GPU"
+        )
 
 
 def _check_room(plan: Plan, draft: Draft, out: Path) -> None:
@@ -202,6 +228,8 @@ def _origin(
         "shard_bytes": options.shard_bytes,
         "allow_non_finite": options.allow_non_finite,
     }
+    if options.device != "cpu":
+        settings["device"] = options.device
     inputs = {
         text: artifacts.fingerprint_of_files(_files_read(folder, plan))
         for text, folder in folders.items()
@@ -236,8 +264,9 @@ def _card(
     details: dict[str, str],
     text: str = "",
 ) -> Card:
-    """Say how the model was made; data sets and languages are those of the models' own cards."""
-    cards = [card for folder in folders.values() if (card := read_card(folder))]
+    """Say how the model was made; data sets and languages are those that the models' cards state."""
+    read = (read_card(folder) or read_front_matter(folder) for folder in folders.values())
+    cards = [card for card in read if card]
     names = labels(list(config.references))
     block = ""
     if text:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from biomistral.errors import ModelError
+from biomistral.models.checkpoints import TOKENIZER_CONFIG
 
 TOKENIZER = "tokenizer.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS = "special_tokens_map.json"
 ADDED_TOKENS = "added_tokens.json"
 
@@ -120,6 +120,7 @@ def rendered_files(tokenizer: Tokenizer) -> dict[str, str]:
         return {}
     files = {TOKENIZER: json.dumps(tokenizer.state, ensure_ascii=False, indent=2)}
     config = _read_json_if_there(tokenizer.folder / TOKENIZER_CONFIG)
+    config.pop("auto_map", None)  # names code that is not copied
     # Where this key is, classes with code of their own believe it and not tokenizer.json.
     if "added_tokens_decoder" in config:
         config["added_tokens_decoder"] = {

@@ -104,6 +104,34 @@ def read_card(folder: Path) -> Card | None:
         ) from None
 
 
+def read_front_matter(folder: Path) -> Card | None:
+    """Return what the front matter of a README.md says of languages and data sets, if it is there.
+
+    That is what a repository of the hub has. A front matter that cannot be read says nothing: it is
+    a description by somebody else, and no reason to refuse the weights beside it.
+    """
+    path = folder / README
+    if not path.is_file():
+        return None
+    text = path.read_text(encoding="utf-8", errors="replace")
+    found = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", text, re.DOTALL)
+    try:
+        matter = yaml.safe_load(found[1]) if found else None
+    except yaml.YAMLError:
+        return None
+    if not isinstance(matter, dict):
+        return None
+    return Card(
+        name=folder.name,
+        base_models=(),
+        relation=None,
+        description="",
+        languages=_texts(matter.get("language")),
+        topics=(),
+        datasets=_texts(matter.get("datasets")),
+    )
+
+
 def escape_markdown(text: str) -> str:
     """Make ``text`` plain inside Markdown, a table cell included: nothing in it is markup."""
     return re.sub(r"([\\`*_\[\]<>|#~$])", r"\\\1", " ".join(text.split()))
@@ -153,6 +181,14 @@ def _licence(card: Card) -> str:
         )
     bases = " Its base models come under their own licences." if card.base_models else ""
     return f"The weights are under {escape_markdown(card.licence)}.{bases}"
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """Return a text or the texts of a list; YAML takes the language ``no`` for false."""
+    values = value if isinstance(value, list) else [value]
+    return tuple(
+        "no" if each is False else each for each in values if each is False or isinstance(each, str)
+    )
 
 
 def _frozen(value: Any) -> Any:

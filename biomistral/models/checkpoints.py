@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from biomistral.models.mapped import MappedFiles
 
 CONFIG = "config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 SINGLE_FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLED_FILE = "pytorch_model.bin"
@@ -44,7 +45,7 @@ COMPANIONS = (
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer.model.v3",
-    "tokenizer_config.json",
+    TOKENIZER_CONFIG,
     "vocab.json",
     "vocab.txt",
 )
@@ -212,7 +213,7 @@ def check_tokenizer_fits(folder: Path, *, allow_pickle: bool = False) -> None:
 def _token_ids(folder: Path) -> dict[str, int]:
     """Every token the tokenizer files name, with its id."""
     tokenizer = _read_json_if_there(folder / "tokenizer.json")
-    config = _read_json_if_there(folder / "tokenizer_config.json")
+    config = _read_json_if_there(folder / TOKENIZER_CONFIG)
     vocabulary = tokenizer.get("model", {}).get("vocab", {})
     if isinstance(vocabulary, list):  # unigram models: [piece, score] by id
         vocabulary = {piece: index for index, (piece, _) in enumerate(vocabulary)}

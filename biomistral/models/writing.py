@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from biomistral.artifacts import flush, write_json
-from biomistral.models.checkpoints import COMPANIONS, CONFIG, INDEX, SINGLE_FILE
+from biomistral.models.checkpoints import (
+    COMPANIONS,
+    CONFIG,
+    INDEX,
+    SINGLE_FILE,
+    TOKENIZER_CONFIG,
+    read_json,
+)
 from biomistral.models.safetensors_files import StoredTensor, TensorSpec, lay_out, read_header
 
 if TYPE_CHECKING:
@@ -113,7 +120,16 @@ def copy_companions(source: Path, out: Path) -> list[str]:
     found = [name for name in COMPANIONS if (source / name).is_file()]
     for name in found:
         shutil.copyfile(source / name, out / name)
+    if TOKENIZER_CONFIG in found:
+        _leave_out_code(out / TOKENIZER_CONFIG)
     return found
+
+
+def _leave_out_code(path: Path) -> None:
+    """Take out ``auto_map``: it names code beside the source, and code is not copied."""
+    config = read_json(path)
+    if "auto_map" in config:
+        write_json(path, {key: value for key, value in config.items() if key != "auto_map"})
 
 
 def _shards(tensors: Sequence[TensorSpec], max_bytes: int) -> list[list[TensorSpec]]:

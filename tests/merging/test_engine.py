@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from biomistral.errors import ModelError
-from biomistral.merging import kernels
+from biomistral.merging import engine, kernels
 from biomistral.merging.engine import Engine, available_threads
 from biomistral.merging.jobs import Input, Job
 from biomistral.models.safetensors_files import TensorSpec, lay_out, read_header
@@ -126,6 +126,19 @@ def test_threads_change_no_byte_without_the_compiler_either(tmp_path):
     jobs = jobs_for(stored_models(tmp_path), "dare ties")
     one = run(jobs, tmp_path / "one", threads=1, use_compiled=False)
     assert one == run(jobs, tmp_path / "two", threads=2, use_compiled=False)
+
+
+def test_another_device_gives_the_same_bytes_and_the_cpu_helps_out(tmp_path, monkeypatch):
+    """cpu:0 takes the way of a GPU: whole tensors are moved there first."""
+    jobs = jobs_for(stored_models(tmp_path), "ties of two")
+    here = run(jobs, tmp_path / "cpu", threads=2, use_compiled=False)
+    assert here == run(jobs, tmp_path / "moved", threads=2, use_compiled=False, device="cpu:0")
+
+    def too_large(*_):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(engine, "_moved", too_large)
+    assert here == run(jobs, tmp_path / "full", threads=2, use_compiled=False, device="cpu:0")
 
 
 @compiled_only

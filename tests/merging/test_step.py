@@ -426,3 +426,27 @@ def test_a_disk_that_fills_up_half_way_keeps_what_is_finished(models, tmp_path, 
     counts = []
     merge_config(config, out, options=SMALL, progress=lambda done, *_: counts.append(done))
     assert counts[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("device", "wrong"), [("gpu", "is none of cpu, cuda"), ("cuda:0", "PyTorch sees no GPU")]
+)
+def test_a_device_that_is_not_there_is_refused_at_once(
+    models, tmp_path, monkeypatch, device, wrong
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=wrong):
+        merge(settings_of("slerp"), out, models=models, options=MergeOptions(device=device))
+    assert not list(tmp_path.iterdir())
+
+
+def test_languages_and_data_of_a_hub_repository_reach_the_card(models, tmp_path):
+    hub = shutil.copytree(models["tuned"], tmp_path / "hub")
+    (hub / "card.json").unlink(missing_ok=True)
+    (hub / "README.md").write_text("---\nlanguage: [fr, pt]\ndatasets: owner/notes\n---\n# Tuned\n")
+    out = merge(settings_of("slerp"), tmp_path / "out", models={**models, "tuned": hub})
+    card = read_card(out)
+    assert card is not None
+    assert {"fr", "pt"} <= set(card.languages)
+    assert "owner/notes" in card.datasets

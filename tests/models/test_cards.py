@@ -8,7 +8,14 @@ import yaml
 
 from biomistral.advisory import ADVISORY
 from biomistral.errors import InputError
-from biomistral.models.cards import Card, escape_markdown, read_card, render_card, write_card
+from biomistral.models.cards import (
+    Card,
+    escape_markdown,
+    read_card,
+    read_front_matter,
+    render_card,
+    write_card,
+)
 
 CARD = Card(
     name="suite-slerp",
@@ -84,6 +91,36 @@ def test_a_written_card_is_read_back_equal(tmp_path) -> None:
     write_card(tmp_path, CARD)
     assert read_card(tmp_path) == CARD
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == render_card(CARD)
+
+
+@pytest.mark.parametrize(
+    ("readme", "languages", "datasets"),
+    [
+        (
+            "---\nlanguage: fr\ndatasets:\n- pubmed\n- owner/notes\n---\n# A",
+            ("fr",),
+            ("pubmed", "owner/notes"),
+        ),
+        ("---\nlanguage: [en, no, de]\n---\n", ("en", "no", "de"), ()),
+        ("---\nlicense: mit\n---\n", (), ()),
+    ],
+)
+def test_the_front_matter_of_the_hub_tells_languages_and_data(
+    tmp_path, readme, languages, datasets
+) -> None:
+    (tmp_path / "README.md").write_text(readme)
+    found = read_front_matter(tmp_path)
+    assert found is not None
+    assert (found.languages, found.datasets) == (languages, datasets)
+
+
+@pytest.mark.parametrize(
+    "readme", ["# No front matter", "---\n: [\n---\n", "---\n- a\n---\n", None]
+)
+def test_a_front_matter_that_is_none_says_nothing(tmp_path, readme) -> None:
+    if readme is not None:
+        (tmp_path / "README.md").write_text(readme)
+    assert read_front_matter(tmp_path) is None
 
 
 def test_a_folder_without_a_card_has_none(tmp_path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -79,6 +80,16 @@ def test_companions_are_copied_and_nothing_else(tiny_model, tmp_path):
     assert "tokenizer.json" in found
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(found)
     assert not {"config.json", "model.safetensors"} & set(found)
+
+
+def test_companions_name_no_code_of_their_own(tiny_model, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(tiny_model, source)
+    config = json.loads((source / "tokenizer_config.json").read_text())
+    code = {"AutoTokenizer": ["owner/model--code.Own", None]}
+    (source / "tokenizer_config.json").write_text(json.dumps({**config, "auto_map": code}))
+    copy_companions(source, tmp_path)
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text()) == config
 
 
 def test_a_writer_that_resumes_keeps_finished_shards_and_no_others(tmp_path):

@@ -15,7 +15,15 @@ from operator import add
 import torch
 from torch import Tensor
 
-from biomistral.merging.methods.blocks import TINY, Share, Values, block, inner_products, places
+from biomistral.merging.methods.blocks import (
+    TINY,
+    Share,
+    Values,
+    block,
+    divided,
+    inner_products,
+    places,
+)
 
 # Differences below this count as this, denominators below it as zero (mergekit's number).
 _SMALL = 1e-6
@@ -31,7 +39,7 @@ def linear(
     divisor = math.fsum(share.weight for share in shares) if normalize else 1.0
     for place in places(shares[0].values):
         total = reduce(add, (block(share.values, place) * share.weight for share in shares))
-        yield total / divisor
+        yield divided(total, divisor)
 
 
 def passthrough(_base: Values | None, shares: Sequence[Share]) -> Iterator[Tensor]:
@@ -62,7 +70,8 @@ def model_stock(base: Values, shares: Sequence[Share]) -> Iterator[Tensor]:
     denominator = 1.0 + (num_models - 1) * cosine
     t = num_models * cosine / denominator if abs(denominator) >= _SMALL else 0.0
     for place in places(base):
-        mean = reduce(add, (block(share.values, place) for share in shares)) / num_models
+        total = reduce(add, (block(share.values, place) for share in shares))
+        mean = divided(total, num_models)
         yield mean * t + block(base, place) * (1.0 - t)
 
 

@@ -23,11 +23,13 @@ from torch import Tensor
 
 # Elements computed at once: one MB in float32, so that a few of them stay in a core's cache.
 BLOCK_ELEMENTS = 1 << 18
+# On a GPU: as many as keep it busy; 64 MB in float32.
+GPU_BLOCK_ELEMENTS = 1 << 24
 # Norms and sums of weights below this count as zero (mergekit's number).
 TINY = 1e-8
 
 _LANES = 64
-_CHUNK_ELEMENTS = 4096  # BLOCK_ELEMENTS is a multiple, so no chunk lies in two blocks
+_CHUNK_ELEMENTS = 4096  # a block has a multiple of it, so no chunk lies in two blocks
 
 
 class Values(Protocol):
@@ -55,8 +57,10 @@ class Share:
 
 def places(values: Values) -> Iterator[slice]:
     """Cut n elements into blocks, in order."""
-    for start in range(0, values.numel(), BLOCK_ELEMENTS):
-        yield slice(start, min(start + BLOCK_ELEMENTS, values.numel()))
+    on_gpu = isinstance(values, Tensor) and values.device.type != "cpu"
+    size = GPU_BLOCK_ELEMENTS if on_gpu else BLOCK_ELEMENTS
+    for start in range(0, values.numel(), size):
+        yield slice(start, min(start + size, values.numel()))
 
 
 def block(values: Values, place: slice) -> Tensor:
@@ -70,6 +74,14 @@ def vector_block(base: Values | None, values: Values, place: slice) -> Tensor:
     return own if base is None else own - block(base, place)
 
 
+def divided(values: Tensor, divisor: float) -> Tensor:
+    """Return values / divisor, (b,), each rounded once.
+
+    PyTorch divides by a plain number only on a CPU; on a GPU it multiplies by the reciprocal.
+    """
+    return values / torch.full((), divisor, dtype=values.dtype, device=values.device)
+
+
 def add_up(total: float, terms: Tensor) -> float:
     """Add the terms (b,) of the next block to a running sum, in the order told above."""
     padded = F.pad(terms.to(torch.float64), (0, -terms.numel() % _CHUNK_ELEMENTS))
@@ -79,7 +91,9 @@ def add_up(total: float, terms: Tensor) -> float:
         lanes += row
     while (half := lanes.shape[1] // 2) > 0:
         lanes = lanes[:, :half] + lanes[:, half:]
-    for chunk in lanes.flatten().tolist():  # the built-in sum would compensate from Python 3.12 on
+    for chunk in (
+        lanes.flatten().cpu().tolist()
+    ):  # the built-in sum would compensate from Python 3.12 on
         total += chunk
     return total
 

@@ -13,7 +13,15 @@ from operator import add
 import torch
 from torch import Tensor
 
-from biomistral.merging.methods.blocks import Share, Values, add_up, block, places, vector_block
+from biomistral.merging.methods.blocks import (
+    Share,
+    Values,
+    add_up,
+    block,
+    divided,
+    places,
+    vector_block,
+)
 from biomistral.merging.methods.magnitudes import Cut, cut_after
 from biomistral.merging.methods.task_vectors import elected, selected
 
@@ -57,9 +65,9 @@ def _selection(base: Values, shares: Sequence[Share], select_topk: float) -> Cut
 
 def _variance(vectors: Sequence[Tensor]) -> Tensor:
     """Return the variance (over n, not n - 1) of each element among the models: (b,)."""
-    mean = reduce(add, vectors) / len(vectors)
+    mean = divided(reduce(add, vectors), len(vectors))
     deviations = [vector - mean for vector in vectors]
-    return reduce(add, (each * each for each in deviations)) / len(vectors)
+    return divided(reduce(add, (each * each for each in deviations)), len(vectors))
 
 
 def _selected_vectors(

@@ -102,7 +102,7 @@ def ranked_dropper(base: Values, share: Share, rescale: Rescale) -> Sparsifier:
 
     def drop(place: slice, vector: Tensor) -> Tensor:
         numbers = random_numbers(share.key, place.start, place.stop).astype(np.float64)
-        kept = torch.from_numpy(numbers) < (chances(place) * 2**32).round()
+        kept = torch.from_numpy(numbers).to(vector.device) < (chances(place) * 2**32).round()
         return torch.where(kept, vector, 0.0)
 
     if rescale == "density":
@@ -116,17 +116,22 @@ def _rank_chances(magnitudes: Tensor, share: Share) -> Tensor:
     columns = magnitudes.shape[1]
     if columns == 1:
         return torch.full_like(magnitudes, share.density, dtype=torch.float64)
-    # Magnitude and index in one integer: all differ, so any sort gives one order. NumPy's of
-    # integers is four times as fast as a stable argsort (measured).
-    indices = np.arange(columns - 1, -1, -1, dtype=np.uint64)
-    keys = magnitudes.numpy().view(np.uint32).astype(np.uint64) << np.uint64(32) | indices
-    keys.sort(axis=1)
-    places = (columns - 1 - (keys & np.uint64(0xFFFFFFFF))).astype(np.int64)
-    fraction = np.arange(columns) / (columns - 1)  # of the way from smallest to largest
+    # Magnitude and index in one integer: all differ, so any sort gives one order.
+    from_last = torch.arange(columns - 1, -1, -1, device=magnitudes.device)
+    keys = _sorted(magnitudes.view(torch.int32).to(torch.int64) << 32 | from_last)
+    places = columns - 1 - (keys & 0xFFFFFFFF)
+    fraction = torch.arange(columns, dtype=torch.float64) / (columns - 1)  # from least to largest
     by_rank = fraction * (2.0 * share.epsilon) + (share.density - share.epsilon)
-    chances = np.empty(magnitudes.shape)
-    np.put_along_axis(chances, places, np.broadcast_to(by_rank, places.shape), axis=1)
-    return torch.from_numpy(chances)
+    chances = torch.empty(magnitudes.shape, dtype=torch.float64, device=magnitudes.device)
+    return chances.scatter_(1, places, by_rank.to(magnitudes.device).expand_as(places))
+
+
+def _sorted(keys: Tensor) -> Tensor:
+    """Sort each row. On a CPU with NumPy, four times as fast as PyTorch (measured)."""
+    if keys.device.type != "cpu":
+        return keys.sort(dim=1).values
+    keys.numpy().sort(axis=1)
+    return keys
 
 
 def _l1_ratio(base: Values, values: Values, sparsify: Sparsifier) -> float:

@@ -16,7 +16,7 @@ from operator import add
 import torch
 from torch import Tensor
 
-from biomistral.merging.methods.blocks import TINY, Share, Values, block, places
+from biomistral.merging.methods.blocks import TINY, Share, Values, block, divided, places
 from biomistral.merging.methods.sparsifiers import (
     Rescale,
     Sparsifier,
@@ -155,7 +155,7 @@ def _add_task_vectors(
 
 def _plain_sum(vectors: Sequence[Tensor], weights: Sequence[float], normalize: bool) -> Tensor:  # noqa: FBT001
     divisor = math.fsum(weights) if normalize else 1.0
-    return reduce(add, vectors) / (divisor if abs(divisor) >= TINY else 1.0)
+    return divided(reduce(add, vectors), divisor if abs(divisor) >= TINY else 1.0)
 
 
 def _elected_sum(vectors: Sequence[Tensor], weights: Sequence[float], normalize: bool) -> Tensor:  # noqa: FBT001
@@ -182,4 +182,4 @@ def elected(vectors: Sequence[Tensor]) -> list[Tensor]:
 
 def selected(mask: Tensor, number: float) -> Tensor:
     """Return the number where the mask is true, else 0: float32 (b,)."""
-    return torch.where(mask, torch.tensor(number, dtype=torch.float32, device=mask.device), 0.0)
+    return torch.where(mask, torch.full((), number, dtype=torch.float32, device=mask.device), 0.0)
