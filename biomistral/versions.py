@@ -32,7 +32,7 @@ STEP_VERSIONS: Mapping[str, int] = {
     "corpus": 1,
     "pretrain": 1,
     "merge": 2,
-    "quantize": 1,
+    "quantize": 2,
     "questions": 2,
     "predict": 2,
     "ensemble": 3,

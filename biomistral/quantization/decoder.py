@@ -1,39 +1,38 @@
-"""AWQ on a Llama-type decoder: which linear layers share an input, and what absorbs their scale.
+"""AWQ on one layer of a Llama-type decoder: which linear layers share an input, what absorbs a scale.
 
-Works through the model one layer at a time on the activations of the unquantized model, of which
-only one layer's are kept. Each layer is computed in float32, replaced by its packed tensors and
-dropped, so that memory falls as the work goes on. Tensors that stay plain become float16, the
-type that every reader of the format expects.
+A layer comes with its plain weights and the statistics of what its linear layers read, and leaves
+as the tensors of an ``awq`` checkpoint. Nothing of it is changed: scales are kept beside the weights
+and come in when a block of a weight is computed in float32.
 
-Knows nothing about files, or where calibration rows come from.
+Knows nothing about files, other layers, or where calibration rows come from.
 
-Shapes: T tokens of a row, H width of the model, N outputs and K inputs of a linear layer.
+Shapes: N outputs and K inputs of a linear layer, H heads that read one value head, D head width.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from biomistral.errors import ModelError
-from biomistral.models.awq import PARTS, PER_INT32
-from biomistral.progress import Progress, ignore
+from biomistral.models.awq import PER_INT32, Layout, pack_linear
 from biomistral.quantization.awq import (
     InputStatistics,
-    output_error,
+    QuantizedWeight,
+    ScaledWeight,
     round_to_nearest,
     search_cut,
     search_scale,
 )
 
-SUPPORTED = ("llama", "mistral")
+SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,6 @@ class SharedInput:
 
 SHARED_INPUTS = (
     SharedInput(("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "input_layernorm"),
-    # With grouped queries one value head feeds several places of the input: no scale then.
     SharedInput(("self_attn.o_proj",), "self_attn.v_proj"),
     SharedInput(("mlp.gate_proj", "mlp.up_proj"), "post_attention_layernorm"),
     SharedInput(("mlp.down_proj",), "mlp.up_proj"),
@@ -58,18 +56,22 @@ UNCUT = ("self_attn.q_proj", "self_attn.k_proj")
 
 @dataclass
 class Errors:
-    """Relative errors of the quantized linear layers, by kind of layer, one entry a layer."""
+    """Relative errors of the quantized linear layers: kind of layer -> one entry a layer."""
 
     weight: dict[str, list[float]] = field(default_factory=dict)  # with the scales absorbed
     output: dict[str, list[float]] = field(default_factory=dict)  # on the calibration tokens
 
-    def note(self, name: str, weight: Tensor, quantized: Tensor, gram: Tensor) -> None:
-        """Take in one linear layer: its weight (N, K), what became of it, and its inputs' gram."""
-        difference, kind = quantized - weight, name.rpartition(".")[-1]
-        in_weight = _relative(float(difference.norm()), float(weight.norm()))
-        in_output = _relative(output_error(difference, gram), output_error(weight, gram))
-        self.weight.setdefault(kind, []).append(in_weight)
-        self.output.setdefault(kind, []).append(math.sqrt(in_output))
+    def note(self, name: str, weight: float, output: float) -> None:
+        """Take in the errors of one linear layer."""
+        kind = name.rpartition(".")[-1]
+        self.weight.setdefault(kind, []).append(weight)
+        self.output.setdefault(kind, []).append(output)
+
+    def extend(self, other: Mapping[str, Mapping[str, list[float]]]) -> None:
+        """Take in the errors of a layer as ``dataclasses.asdict`` gives them."""
+        for own, added in ((self.weight, other["weight"]), (self.output, other["output"])):
+            for kind, values in added.items():
+                own.setdefault(kind, []).extend(values)
 
     def means(self) -> dict[str, dict[str, float]]:
         """Mean over the layers: kind of error -> kind of layer -> fraction."""
@@ -79,29 +81,17 @@ class Errors:
         }
 
 
-def _relative(error: float, whole: float) -> float:
-    return error / whole if error else 0.0
-
-
-@dataclass
-class RunningRow:
-    """One calibration row on its way through the layers."""
-
-    hidden: Tensor  # float32 (1, T, H)
-    arguments: dict[str, Any]  # what each decoder layer is called with beside it
-
-
-def check_supported(model: PreTrainedModel, group_size: int) -> None:
-    """Raise ``ModelError`` unless ``model`` is of a known kind and its widths can be grouped."""
-    kind = model.config.model_type
-    if kind not in SUPPORTED:
+def check_supported(config: Any, layers: Sequence[nn.Module], group_size: int) -> None:
+    """Raise ``ModelError`` unless the model is of a known kind and its widths can be grouped."""
+    kind = config.model_type
+    kinds_of_layer = set(getattr(config, "layer_types", None) or ["one"])
+    if kind not in SUPPORTED or len(kinds_of_layer) > 1 or not layers:
         raise ModelError(
-            f"model of type {kind}: AWQ is known here for {' and '.join(SUPPORTED)} only; "
-            "use method: bitsandbytes"
+            f"model of type {kind}: AWQ is known here for {', '.join(SUPPORTED)} only, with layers "
+            "of one kind; use method: bitsandbytes"
         )
-    layer = model.model.layers[0]
     for name in LINEARS:
-        outputs, inputs = layer.get_submodule(name).weight.shape
+        outputs, inputs = _linear(layers[0], name).weight.shape
         if inputs % group_size:
             fitting = [size for size in (128, 64, 32, 16, 8) if inputs % size == 0]
             raise ModelError(
@@ -115,113 +105,102 @@ def check_supported(model: PreTrainedModel, group_size: int) -> None:
             )
 
 
-@torch.no_grad()
-def quantize_model(
-    model: PreTrainedModel,
-    rows: Iterable[tuple[Tensor, Sequence[int]]],
-    group_size: int,
-    progress: Progress = ignore,
-) -> tuple[dict[str, Tensor], Errors]:
-    """Quantize ``model``, consuming it, and return the tensors of its ``awq`` checkpoint.
+@contextlib.contextmanager
+def statistics_of(layer: nn.Module, group_size: int) -> Iterator[dict[str, InputStatistics]]:
+    """Let ``layer`` fill statistics of its linear layers' inputs while it is run.
 
-    ``rows`` are token ids int64 (T,) without padding, and the lengths of the documents in each,
-    which do not attend to each other. Raises ``ModelError`` if the model is broken (its numbers
-    are not finite, or too large for float16).
+    They are by the name of the linear layer; those that share an input share them.
     """
-    running = list(_first_inputs(model, rows))
-    layers = model.model.layers
-    errors = Errors()
-    tensors: dict[str, Tensor] = {}
-    for index in range(len(layers)):
-        progress(index, len(layers), "layers quantized")
-        layer = layers[index].float()
-        statistics = _run_layer(layer, running)
-        prefix = f"model.layers.{index}."
-        for name, tensor in quantize_layer(layer, statistics, group_size, errors).items():
-            tensors[prefix + name] = _storable(prefix + name, tensor)
-        layers[index] = nn.Identity()
-    progress(len(layers), len(layers), "layers quantized")
-    tied = model.all_tied_weights_keys if model.config.tie_word_embeddings else {}
-    for name, tensor in model.state_dict().items():
-        if name not in tied:
-            tensors[name] = _storable(name, tensor)
-    return tensors, errors
+    statistics: dict[str, InputStatistics] = {}
+    hooks = []
+    for seed, shared in enumerate(SHARED_INPUTS):
+        first = _linear(layer, shared.linears[0])
+        seen = InputStatistics(first.in_features, group_size, first.weight.device, seed)
+        statistics |= dict.fromkeys(shared.linears, seen)
+        hooks.append(first.register_forward_pre_hook(_adder(seen)))
+    try:
+        yield statistics
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
+@torch.no_grad()
 def quantize_layer(
-    layer: nn.Module, statistics: dict[str, InputStatistics], group_size: int, errors: Errors
+    layer: nn.Module,
+    statistics: Mapping[str, InputStatistics],
+    group_size: int,
+    errors: Errors,
+    layout: Layout = "gemm",
 ) -> dict[str, Tensor]:
     """Return the tensors of one decoder layer, its linear layers packed, and note their errors.
 
-    ``statistics`` are of the input of each linear layer, by its name. Changes ``layer``
-    and ``statistics``: both take in the scales.
+    ``statistics`` are of the input of each linear layer, by its name; they take in the scales.
     """
-    # All scales first: a linear layer may absorb another's after its own has been found.
-    for shared in SHARED_INPUTS:
-        seen = statistics[shared.linears[0]]
-        linears = [_linear(layer, name) for name in shared.linears]
-        source = layer.get_submodule(shared.source)
-        if cast("Tensor", source.weight).shape[0] == linears[0].in_features:
-            scale = search_scale([linear.weight for linear in linears], seen, group_size)
-            _absorb(source, linears, scale)
-            statistics |= dict.fromkeys(shared.linears, seen.divided(scale))
-    tensors = dict(layer.state_dict())
-    for name in LINEARS:
-        weight, gram = tensors.pop(f"{name}.weight"), statistics[name].gram
-        cut = weight if name in UNCUT else search_cut(weight, gram, group_size)
-        quantized = round_to_nearest(cut, group_size)
-        errors.note(name, weight, quantized.weight(), gram)
-        packed = quantized.packed()
-        tensors |= {f"{name}.{part}": getattr(packed, part) for part in PARTS}
+    columns, rows = _find_scales(layer, statistics, group_size)
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in layer.state_dict().items():
+        module, _, part = name.rpartition(".")
+        if module in LINEARS and part == "weight":
+            weight = ScaledWeight(tensor, columns.get(module), rows.get(module))
+            cut = None if module in UNCUT else statistics[module].blocks
+            quantized = _quantize(module, weight, statistics[module], cut, group_size, errors)
+            packed = pack_linear(quantized.levels, quantized.zeros, quantized.scales, layout)
+            tensors |= {f"{module}.{part}": value for part, value in packed.items()}
+        else:  # a norm, or a bias
+            tensors[name] = tensor.float() / rows[module] if module in rows else tensor
     return tensors
 
 
-def _first_inputs(
-    model: PreTrainedModel, rows: Iterable[tuple[Tensor, Sequence[int]]]
-) -> Iterator[RunningRow]:
-    """Yield each row as it comes to the first layer, by letting the model call a recorder."""
-    model.model.embed_tokens.float()
-    layers, recorder = model.model.layers, _Recorder()
-    model.model.layers = nn.ModuleList([recorder])
-    try:
-        for ids, lengths in rows:
-            # Restarting positions, no mask and no cache: only so are documents kept apart.
-            positions = torch.cat([torch.arange(length) for length in lengths])
-            model.model(
-                input_ids=ids[None].to(model.device),
-                position_ids=positions[None].to(model.device),
-                use_cache=False,
-            )
-            yield RunningRow(recorder.hidden, recorder.arguments)
-    finally:
-        model.model.layers = layers
-
-
-class _Recorder(nn.Module):
-    """Stands for the decoder layers and keeps what the first of them would have been given."""
-
-    hidden: Tensor
-    arguments: dict[str, Any]
-
-    def forward(self, hidden_states: Tensor, **arguments: Any) -> Tensor:
-        self.hidden, self.arguments = hidden_states, arguments
-        return hidden_states
-
-
-def _run_layer(layer: nn.Module, running: Sequence[RunningRow]) -> dict[str, InputStatistics]:
-    """Move all rows through ``layer`` and return the statistics of its linear layers' inputs."""
-    statistics: dict[str, InputStatistics] = {}
-    hooks = []
+def _find_scales(
+    layer: nn.Module, statistics: Mapping[str, InputStatistics], group_size: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What the columns of each linear layer are multiplied by, and the rows of each source divided."""
+    columns: dict[str, Tensor] = {}
+    rows: dict[str, Tensor] = {}
     for shared in SHARED_INPUTS:
-        first = _linear(layer, shared.linears[0])
-        seen = InputStatistics.empty(first.in_features, first.weight.device)
-        statistics |= dict.fromkeys(shared.linears, seen)
-        hooks.append(first.register_forward_pre_hook(_adder(seen)))
-    for row in running:
-        row.hidden = layer(row.hidden, **row.arguments)
-    for hook in hooks:
-        hook.remove()
-    return statistics
+        seen = statistics[shared.linears[0]]
+        source = cast("Tensor", layer.get_submodule(shared.source).weight)
+        # With grouped queries one row of the value layer feeds several inputs: one scale for them.
+        width = getattr(layer.self_attn, "head_dim", 1) if "self_attn" in shared.source else 1
+        magnitude = seen.magnitude.view(source.shape[0] // width, -1, width)  # (N / D, H, D)
+        shape, magnitude = magnitude.shape, magnitude.mean(dim=1, keepdim=True)
+        weights = [ScaledWeight(_linear(layer, name).weight) for name in shared.linears]
+        scale = search_scale(weights, seen, group_size, magnitude.expand(shape).flatten())
+        seen.divide(scale)
+        columns |= dict.fromkeys(shared.linears, scale)
+        rows[shared.source] = scale.view(shape)[:, 0].flatten()
+    return columns, rows
+
+
+def _quantize(
+    name: str,
+    weight: ScaledWeight,
+    seen: InputStatistics,
+    cut: Tensor | None,
+    group_size: int,
+    errors: Errors,
+) -> QuantizedWeight:
+    """Round one weight in blocks, within the ranges found by ``cut`` (G, g, g) if it is given."""
+    parts = []
+    in_weight, in_output = [0.0, 0.0], [0.0, 0.0]  # squared: of the difference, of the weight
+    for _, block in weight.blocks():
+        within = block if cut is None else search_cut(block, cut, group_size)
+        parts.append(round_to_nearest(within, group_size))
+        for index, matrix in enumerate((parts[-1].weight() - block, block)):
+            in_weight[index] += float(matrix.square().sum())
+            in_output[index] += seen.output_error(matrix)
+    errors.note(name, _relative(in_weight), _relative(in_output))
+    return QuantizedWeight(
+        levels=torch.cat([part.levels for part in parts]),
+        zeros=torch.cat([part.zeros for part in parts]),
+        scales=torch.cat([part.scales for part in parts]),
+    )
+
+
+def _relative(squares: list[float]) -> float:
+    error, whole = squares
+    return math.sqrt(error / whole) if error else 0.0
 
 
 def _adder(statistics: InputStatistics) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -230,22 +209,3 @@ def _adder(statistics: InputStatistics) -> Callable[[nn.Module, tuple[Tensor, ..
 
 def _linear(layer: nn.Module, name: str) -> nn.Linear:
     return cast("nn.Linear", layer.get_submodule(name))
-
-
-def _absorb(source: nn.Module, linears: Sequence[nn.Linear], scale: Tensor) -> None:
-    """Divide what ``source`` puts out by ``scale`` (K,), multiply what reads it: nothing changes."""
-    for parameter in source.parameters():  # a weight (K,) or (K, ...), perhaps a bias (K,)
-        parameter.data /= scale.view(-1, *[1] * (parameter.dim() - 1))
-    for linear in linears:
-        linear.weight.data *= scale
-
-
-def _storable(name: str, tensor: Tensor) -> Tensor:
-    """On the CPU, and float16 if it is of another floating type."""
-    stored = tensor.cpu().half() if tensor.is_floating_point() else tensor.cpu()
-    if stored.is_floating_point() and not stored.isfinite().all():
-        raise ModelError(
-            f"{name}: has numbers that are not finite, or too large for float16, the type of an "
-            "awq checkpoint; use method: bitsandbytes, or look for what broke the model"
-        )
-    return stored

@@ -21,19 +21,20 @@ from biomistral.errors import InputError, ModelError
 from biomistral.models.awq import awq_config
 from biomistral.models.cards import Card, read_card, write_card
 from biomistral.models.checkpoints import CONFIG, Checkpoint
-from biomistral.models.loading import Precision, load_model, load_tokenizer, quiet_transformers
+from biomistral.models.loading import load_tokenizer, pick_device, quiet_transformers
 from biomistral.models.rows import PackedRows
-from biomistral.models.safetensors_files import TensorSpec
 from biomistral.models.vocabulary import check_rows_fit
-from biomistral.models.writing import CheckpointWriter, copy_companions
+from biomistral.models.writing import copy_companions
 from biomistral.progress import Progress, ignore
 from biomistral.quantization import bnb
-from biomistral.quantization.decoder import check_supported, quantize_model
+from biomistral.quantization.streaming import open_layered, quantize_layers, write_quantized
 from biomistral.recipe.settings import (
     AwqQuantization,
     BitsandbytesQuantization,
     QuantizeSettings,
 )
+
+_GOOD_TOKENS = 65_536  # 128 rows of 512, as the authors of AWQ use
 
 
 def quantize(
@@ -55,7 +56,7 @@ def quantize(
     original = Checkpoint(model)
     _refuse_quantized(original)
     origin = origin or _origin(settings, model, calibration, seed)
-    with artifacts.create(out, origin) as draft:
+    with artifacts.create(out, origin, resume=isinstance(settings, AwqQuantization)) as draft:
         draft.threads = torch.get_num_threads()
         if isinstance(settings, AwqQuantization):
             rows = _calibration_rows(settings, original, calibration, seed)
@@ -118,22 +119,21 @@ def _write_awq(
     draft: Draft,
     progress: Progress,
 ) -> None:
-    # Either type holds the stored weights exactly.
-    precision: Precision = "bfloat16" if _dtype(original.config) == "bfloat16" else "float32"
-    plain = load_model(original.folder, precision=precision)
-    draft.device = plain.device.type
-    check_supported(plain, settings.group_size)
-    tensors, errors = quantize_model(plain, rows, settings.group_size, progress)
-    specs = [
-        TensorSpec(name, tuple(t.shape), str(t.dtype).removeprefix("torch."))
-        for name, t in tensors.items()
-    ]
-    writer = CheckpointWriter(draft.folder, specs)
-    for name, tensor in tensors.items():
-        writer.write(name, tensor)
-    writer.finish()
-    config = {**original.config, "quantization_config": awq_config(settings.group_size)}
-    config["dtype"] = "float16"
+    device = pick_device()
+    draft.device = device.type
+    layered = open_layered(original, device, settings.group_size)
+    _check_enough(rows, layered.config.hidden_size, settings.name)
+    errors = quantize_layers(
+        layered,
+        rows,
+        settings.group_size,
+        draft.work,
+        layout=settings.layout,
+        progress=progress,
+    )
+    write_quantized(layered, draft.work, draft.folder)
+    quantization = awq_config(settings.group_size, settings.layout)
+    config = {**original.config, "quantization_config": quantization, "dtype": "float16"}
     _write_config(draft.folder, config)
     draft.counts |= {
         "calibration_rows": len(rows),
@@ -141,6 +141,16 @@ def _write_awq(
         "mean_relative_weight_error": errors.means()["weight"],
         "mean_relative_output_error": errors.means()["output"],
     }
+
+
+def _check_enough(rows: list[tuple[Tensor, tuple[int, ...]]], width: int, name: str) -> None:
+    num_tokens = sum(len(ids) for ids, _ in rows)
+    if num_tokens < width:
+        raise InputError(
+            f"{name}: {num_tokens} tokens of text to calibrate on are too few; a model of width "
+            f"{width} needs {width} at least, and some {_GOOD_TOKENS:,} are good: add articles to the corpus, or "
+            "raise calibration_rows"
+        )
 
 
 # --- bitsandbytes ---------------------------------------------------------------------------------
@@ -188,7 +198,7 @@ def _card(settings: QuantizeSettings, source: Card | None, counts: dict[str, Any
     before, after = counts["weight_bytes_before"], counts["weight_bytes_after"]
     details = {"Size": f"{before / 1e6:,.1f} MB of weights before, {after / 1e6:,.1f} MB after"}
     if isinstance(settings, AwqQuantization):
-        method = f"AWQ, {settings.bits} bits, groups of {settings.group_size}, GEMM layout"
+        method = f"AWQ, {settings.bits} bits, groups of {settings.group_size}, {settings.layout.upper()} layout"
         details["Calibration"] = (
             f"{counts['calibration_rows']:,} rows, {counts['calibration_tokens']:,} tokens"
         )

@@ -26,13 +26,16 @@ class BitsandbytesQuantization(Settings):
 
 
 class AwqQuantization(Settings):
-    """Activation-aware 4-bit weights (AWQ, arXiv 2306.00978) in the standard GEMM layout."""
+    """Activation-aware 4-bit weights (AWQ, arXiv 2306.00978)."""
 
     name: Name = Field(description="Name of the model it makes.")
     model: str = Field(description="Model to quantize.")
     method: Literal["awq"] = Field(description="awq")
     bits: Literal[4] = Field(4, description="Bits per weight.")
     group_size: int = Field(128, ge=8, description="Weights that share one scale and zero point.")
+    layout: Literal["gemm", "gemv"] = Field(
+        "gemm", description="How weights are packed; most readers know gemm only."
+    )
     corpus: str | None = Field(
         None, description="Corpus for calibration; may be left out if there is only one."
     )

@@ -11,7 +11,16 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from biomistral.errors import ModelError
-from biomistral.models.awq import PackedLinear, awq_config, load_awq_model, pack, unpack
+from biomistral.models.awq import (
+    PLAIN_ORDER,
+    PackedLinear,
+    awq_config,
+    load_awq_model,
+    pack,
+    pack_linear,
+    unpack,
+    zeros_width,
+)
 
 GROUP_SIZE = 32
 
@@ -21,6 +30,45 @@ def test_eight_levels_make_the_int32_worked_out_by_hand():
     packed = pack(torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8]]))
     assert packed.dtype == torch.int32
     assert packed.tolist() == [[0x86427531 - 2**32]]  # the 8 on top sets the sign bit
+
+
+def test_gemv_holds_eight_levels_in_plain_order():
+    packed = pack(torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8]]), PLAIN_ORDER)
+    assert packed.tolist() == [[0x87654321 - 2**32]]
+
+
+@pytest.mark.parametrize(
+    ("num_inputs", "num_groups", "words"),
+    # By hand: 4096 / 128 = 32 groups fill 4 words; 11008 / 128 = 86 groups need 11; groups of 64
+    # come in pairs of words, of 32 in fours.
+    [(4096, 32, 4), (11008, 86, 11), (192, 3, 2), (160, 5, 4), (64, 4, 8), (256, 1, 1)],
+)
+def test_words_of_zero_points_of_gemv(num_inputs, num_groups, words):
+    assert zeros_width(num_inputs, num_groups) == words
+
+
+def test_gemv_refuses_groups_its_kernels_do_not_know():
+    with pytest.raises(ModelError, match=r"group_size 8: the gemv layout knows 16, 32, 64, and"):
+        zeros_width(64, 8)
+
+
+@pytest.mark.parametrize("group", [16, 32, 64, 128])
+def test_gemv_and_gemm_stand_for_the_same_weight(group):
+    generator = torch.Generator().manual_seed(2)
+    outputs, inputs = 24, 3 * 128
+    levels = torch.randint(0, 16, (outputs, inputs), generator=generator, dtype=torch.uint8)
+    zeros = torch.randint(0, 16, (outputs, inputs // group), generator=generator)
+    scales = torch.rand(outputs, inputs // group, generator=generator).half()
+    found = {
+        layout: PackedLinear(
+            **pack_linear(levels, zeros, scales, layout), layout=layout, group_size=group
+        )
+        for layout in ("gemm", "gemv")
+    }
+    assert found["gemm"].qweight.shape == (inputs, outputs // 8)
+    assert found["gemv"].qweight.shape == (outputs, inputs // 8)
+    assert found["gemv"].scales.shape[1] == 8 * found["gemv"].qzeros.shape[1]
+    assert torch.equal(found["gemm"].weight(), found["gemv"].weight())
 
 
 def test_fifteen_everywhere_is_minus_one():
@@ -114,7 +162,7 @@ def altered(checkpoint, folder: Path, config=None, tensors=None) -> Path:
     [
         ({"quant_method": "gptq"}, "quant_method gptq"),
         ({"bits": 8}, "bits 8"),
-        ({"version": "gemv"}, "version gemv"),
+        ({"version": "marlin"}, "version marlin"),
     ],
 )
 def test_other_formats_are_refused_by_name(checkpoint, tmp_path, config, message):

@@ -6,14 +6,18 @@ from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
+    MistralConfig,
 )
 
 from biomistral.errors import ModelError
 from biomistral.models.awq import PackedLinear
-from biomistral.quantization.awq import round_to_nearest
-from biomistral.quantization.decoder import LINEARS, check_supported, quantize_model
+from biomistral.quantization.decoder import (
+    LINEARS,
+    Errors,
+    check_supported,
+    quantize_layer,
+    statistics_of,
+)
 
 GROUP_SIZE = 16
 
@@ -22,197 +26,74 @@ def load(folder) -> torch.nn.Module:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
-def drawn_rows(num_rows: int = 6, seed: int = 0) -> list[tuple[torch.Tensor, tuple[int, ...]]]:
-    generator = torch.Generator().manual_seed(seed)
-    return [(torch.randint(3, 500, (48,), generator=generator), (20, 28)) for _ in range(num_rows)]
+def check(model: torch.nn.Module, group_size: int) -> None:
+    check_supported(model.config, model.model.layers, group_size)
 
 
-def llama(**changes) -> LlamaForCausalLM:
-    """A tiny Llama with biases everywhere and as many value heads as query heads."""
-    config = LlamaConfig(
-        vocab_size=600,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        attention_bias=True,
-        mlp_bias=True,
-        **changes,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        model = LlamaForCausalLM(config).eval()
-        for name, parameter in model.named_parameters():
-            if name.endswith(".bias"):
-                parameter.data.normal_(std=0.1)
-    return model
-
-
-def with_outlier_channels(model: torch.nn.Module, factor: float = 30.0) -> torch.nn.Module:
-    """Make two inputs of each layer stand out, as they do in trained models of some size."""
-    for layer in model.model.layers:
-        for norm in (layer.input_layernorm, layer.post_attention_layernorm):
-            norm.weight.data[[5, 9]] *= factor
-        layer.mlp.up_proj.weight.data[[7, 30]] *= factor
-    return model
-
-
-def plain_weights(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors of a plain checkpoint that an awq checkpoint stands for, in float32."""
-    packed: dict[str, dict[str, torch.Tensor]] = {}
-    plain = {}
-    for name, tensor in tensors.items():
-        linear, _, part = name.rpartition(".")
-        if part in {"qweight", "qzeros", "scales"}:
-            packed.setdefault(linear, {})[part] = tensor
-        else:
-            plain[name] = tensor.float()
-    return plain | {
-        f"{name}.weight": PackedLinear(**parts).weight() for name, parts in packed.items()
-    }
-
-
-def relative_logit_error(original: torch.nn.Module, weights: dict[str, torch.Tensor]) -> float:
-    """Distance of the logits of two models on rows that were not calibrated on."""
-    changed = type(original)(original.config).eval()
-    changed.load_state_dict(weights)
-    ids = torch.stack([row for row, _ in drawn_rows(4, seed=99)])
-    with torch.no_grad():
-        expected, found = original(ids).logits, changed(ids).logits
-    return float((found - expected).norm() / expected.norm())
-
-
-def rounded_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Plain rounding to 4 bits of the same layers, with the same groups."""
-    return {
-        name: round_to_nearest(tensor, GROUP_SIZE).weight() if "_proj.weight" in name else tensor
-        for name, tensor in model.state_dict().items()
-    }
-
-
-@pytest.mark.parametrize("make", ["grouped queries", "one value head per query head, biases"])
-def test_outlier_channels_hurt_awq_far_less_than_plain_rounding(make, make_model):
-    def fresh(seed: int) -> torch.nn.Module:
-        return with_outlier_channels(
-            load(make_model(seed)) if make == "grouped queries" else llama()
-        )
-
-    with_awq = with_rounding = 0.0
-    for seed in range(4 if make == "grouped queries" else 1):  # one draw alone is a matter of luck
-        model = fresh(seed)
-        tensors, errors = quantize_model(fresh(seed), drawn_rows(), GROUP_SIZE)
-        with_awq += relative_logit_error(model, plain_weights(tensors))
-        with_rounding += relative_logit_error(model, rounded_weights(model))
-    assert with_awq < 0.8 * with_rounding
-    assert set(errors.means()["output"]) == {name.rpartition(".")[2] for name in LINEARS}
-    assert all(0 < value < 0.3 for value in errors.means()["output"].values())
-
-
-def test_a_norm_gives_up_what_the_layers_behind_it_are_scaled_by():
-    model = with_outlier_channels(llama())
-    tensors, _ = quantize_model(with_outlier_channels(llama()), drawn_rows(), GROUP_SIZE)
-    norm = "model.layers.0.input_layernorm.weight"
-    scale = model.state_dict()[norm] / tensors[norm].float()
-    assert scale[5] > 2 * scale.median()
-    weights = plain_weights(tensors)
-    for kind in ("q_proj", "k_proj"):  # these are not cut
-        name = f"model.layers.0.self_attn.{kind}.weight"
-        exact = model.state_dict()[name] * scale
-        step = (
-            tensors[name.replace("weight", "scales")].float().T.repeat_interleave(GROUP_SIZE, dim=1)
-        )
-        assert bool(((weights[name] - exact).abs() <= 0.52 * step).all())
-
-
-def test_noted_output_error_is_that_of_the_layer_on_the_calibration_tokens():
-    model = with_outlier_channels(llama()).requires_grad_(False)
-    linear, norm = model.model.layers[0].self_attn.q_proj, model.model.layers[0].input_layernorm
-    seen: list[torch.Tensor] = []
-    linear.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0][0]))
-    for ids, lengths in drawn_rows():
-        for document in ids.split(lengths):
-            model(document[None])
-    tensors, errors = quantize_model(with_outlier_channels(llama()), drawn_rows(), GROUP_SIZE)
-    prefix = "model.layers.0."
-    quantized = plain_weights(tensors)[f"{prefix}self_attn.q_proj.weight"]
-    scale = norm.weight / tensors[f"{prefix}input_layernorm.weight"].float()
-    inputs = torch.cat(seen)
-    expected = inputs @ linear.weight.T
-    difference = (inputs / scale) @ quantized.T - expected
-    relative = float(difference.norm() / expected.norm())
-    assert errors.output["q_proj"][0] == pytest.approx(relative, rel=0.01)
-
-
-def test_documents_of_one_row_are_calibrated_as_if_each_had_a_row_of_its_own(make_model):
-    def errors_with(rows) -> dict[str, float]:
-        return quantize_model(load(make_model(0)), rows, GROUP_SIZE)[1].means()["output"]
-
-    rows = drawn_rows(3)
-    apart = [(part, (len(part),)) for ids, lengths in rows for part in ids.split(lengths)]
-    joined = [(ids, (len(ids),)) for ids, _ in rows]
-    expected = errors_with(apart)
-    assert errors_with(rows) == pytest.approx(expected, rel=1e-4)
-    assert errors_with(joined) != pytest.approx(expected, rel=1e-4)
-
-
-def test_everything_is_stored_as_half_or_packed(make_model):
-    tensors, _ = quantize_model(load(make_model(0)), drawn_rows(1), GROUP_SIZE)
-    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16, torch.int32}
-    assert tensors["model.layers.1.mlp.down_proj.qweight"].shape == (128, 64 // 8)
-    assert tensors["model.layers.1.mlp.down_proj.qzeros"].shape == (128 // GROUP_SIZE, 64 // 8)
-    assert tensors["model.layers.1.mlp.down_proj.scales"].shape == (128 // GROUP_SIZE, 64)
-    assert tensors["lm_head.weight"].shape[1] == 64
-    assert not any(name.endswith("_proj.weight") for name in tensors)
-
-
-def test_a_tied_head_is_stored_once(make_model):
-    tensors, _ = quantize_model(
-        load(make_model(0, tie_word_embeddings=True)), drawn_rows(1), GROUP_SIZE
-    )
-    assert "lm_head.weight" not in tensors
-    assert "model.embed_tokens.weight" in tensors
-
-
-def test_a_layer_of_zeros_has_no_error(make_model):
+@pytest.mark.parametrize("layout", ["gemm", "gemv"])
+def test_layers_are_packed_in_the_layout_asked_for(make_model, layout):
     model = load(make_model(0))
-    model.model.layers[0].mlp.down_proj.weight.data.zero_()
-    _, errors = quantize_model(model, drawn_rows(1), GROUP_SIZE)
-    assert errors.weight["down_proj"][0] == 0.0
-    assert errors.output["down_proj"][0] == 0.0
+    layer, errors = model.model.layers[1], Errors()
+    with torch.no_grad(), statistics_of(layer, GROUP_SIZE) as statistics:
+        model(torch.arange(5, 69)[None])
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    tensors = quantize_layer(layer, statistics, GROUP_SIZE, errors, layout)
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+    name = "mlp.gate_proj"  # 64 inputs, 128 outputs
+    packed = {part: tensors[f"{name}.{part}"] for part in ("qweight", "qzeros", "scales")}
+    shape = (64, 16) if layout == "gemm" else (128, 8)
+    assert packed["qweight"].shape == shape
+    weight = PackedLinear(**packed, layout=layout, group_size=GROUP_SIZE).weight()
+    norm = "post_attention_layernorm.weight"
+    scale = before[norm] / tensors[norm]
+    difference = (weight / scale - before[f"{name}.weight"]).norm()
+    assert float(difference / before[f"{name}.weight"].norm()) < 0.15
+    assert set(errors.weight) == {linear.rpartition(".")[2] for linear in LINEARS}
+
+
+def test_statistics_stop_being_gathered(make_model):
+    model = load(make_model(0))
+    with torch.no_grad():
+        with statistics_of(model.model.layers[0], GROUP_SIZE) as statistics:
+            model(torch.arange(5, 25)[None])
+        model(torch.arange(5, 25)[None])
+    assert {seen.num_tokens for seen in statistics.values()} == {20}
+
+
+def test_errors_of_layers_are_put_together():
+    one, other = Errors(), Errors()
+    one.note("self_attn.q_proj", 0.1, 0.2)
+    other.note("self_attn.q_proj", 0.3, 0.4)
+    one.extend({"weight": other.weight, "output": other.output})
+    assert one.means() == {
+        "weight": {"q_proj": pytest.approx(0.2)},
+        "output": {"q_proj": pytest.approx(0.3)},
+    }
 
 
 def test_other_architectures_are_refused_with_what_is_supported():
     model = GPT2LMHeadModel(GPT2Config(vocab_size=10, n_positions=8, n_embd=8, n_layer=1, n_head=1))
-    with pytest.raises(ModelError, match="type gpt2: AWQ is known here for llama and mistral only"):
-        check_supported(model, GROUP_SIZE)
+    with pytest.raises(ModelError, match="type gpt2: AWQ is known here for llama, mistral, qwen2"):
+        check_supported(model.config, [], GROUP_SIZE)
+
+
+def test_layers_of_several_kinds_are_refused(make_model):
+    config = MistralConfig()
+    config.layer_types = ["full_attention", "sliding_attention"]
+    with pytest.raises(ModelError, match="layers of one kind"):
+        check_supported(config, load(make_model(0)).model.layers, GROUP_SIZE)
 
 
 def test_widths_that_cannot_be_grouped_are_refused_with_sizes_that_fit(make_model):
     model = load(make_model(0))
-    check_supported(model, 64)
+    check(model, 64)
     with pytest.raises(
         ModelError, match=r"q_proj: its 64 inputs .* group_size 128; .*\[64, 32, 16, 8\]"
     ):
-        check_supported(model, 128)
+        check(model, 128)
 
 
 def test_outputs_that_do_not_fill_an_int32_are_refused(make_model):
     model = load(make_model(0, num_attention_heads=16, num_key_value_heads=1))
     with pytest.raises(ModelError, match="k_proj: its 4 outputs are not a multiple of 8"):
-        check_supported(model, GROUP_SIZE)
-
-
-@pytest.mark.parametrize("value", [float("nan"), 1e6])
-def test_numbers_that_float16_cannot_hold_are_refused(make_model, value):
-    model = load(make_model(0))
-    model.model.norm.weight.data[0] = value
-    with pytest.raises(ModelError, match=r"model\.norm\.weight: has numbers that are not finite"):
-        quantize_model(model, drawn_rows(1), GROUP_SIZE)
-
-
-def test_a_broken_linear_layer_is_refused(make_model):
-    model = load(make_model(0))
-    model.model.layers[0].self_attn.v_proj.weight.data[0, 0] = float("nan")
-    with pytest.raises(ModelError, match="not finite"):
-        quantize_model(model, drawn_rows(1), GROUP_SIZE)
+        check(model, GROUP_SIZE)

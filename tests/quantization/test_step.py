@@ -91,6 +91,42 @@ def test_awq_config_says_what_every_reader_of_the_format_looks_for(make_model, t
     assert load_awq_model(out).config.rope_parameters["rope_theta"] == 1e6
 
 
+def test_gemv_stands_for_the_same_weights_as_gemm(awq_folder, tiny_model, tokens, tmp_path):
+    settings = AWQ.model_copy(update={"layout": "gemv"})
+    out = quantize(settings, tiny_model, tmp_path / "gemv", calibration=tokens)
+    config = json.loads((out / "config.json").read_text())
+    assert config["quantization_config"]["version"] == "gemv"
+    expected = logits(load_awq_model(awq_folder, "float32"))
+    assert torch.equal(logits(load_awq_model(out, "float32")), expected)
+    assert "GEMV layout" in (out / "README.md").read_text()
+
+
+def test_too_little_calibration_text_is_refused(tiny_model, tmp_path, tokenizer):
+    tokens = write_tokens(tmp_path / "tokens", len(tokenizer), num_rows=1)
+    with pytest.raises(
+        InputError, match=r"small-awq: 55 tokens of text to calibrate on are too few; .* needs 64"
+    ):
+        quantize(AWQ, tiny_model, tmp_path / "out", calibration=tokens)
+
+
+def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
+    awq_folder, tiny_model, tokens, tmp_path
+):
+    def interrupted(done: float, total: float | None, text: str) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "again"
+    with pytest.raises(KeyboardInterrupt):
+        quantize(AWQ, tiny_model, out, calibration=tokens, progress=interrupted)
+    assert not out.exists()
+    steps: list[float] = []
+    quantize(AWQ, tiny_model, out, calibration=tokens, progress=lambda d, *_: steps.append(d))
+    assert steps[0] == 1
+    assert artifacts.content_digest(out) == artifacts.content_digest(awq_folder)
+    assert list(tmp_path.iterdir()) == [out]
+
+
 def test_tokenizer_and_card_travel_with_the_weights(awq_folder, tiny_model):
     text = "The fever of the river valley"
     expected = AutoTokenizer.from_pretrained(tiny_model)(text)["input_ids"]
