@@ -30,7 +30,7 @@ LIBRARIES = (
 STEP_VERSIONS: Mapping[str, int] = {
     "fresh": 1,
     "corpus": 1,
-    "pretrain": 1,
+    "pretrain": 2,
     "merge": 2,
     "quantize": 2,
     "questions": 2,

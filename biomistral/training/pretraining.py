@@ -38,8 +38,10 @@ from biomistral.models.vocabulary import check_rows_fit
 from biomistral.models.writing import copy_companions
 from biomistral.progress import Progress, ignore
 from biomistral.recipe.settings import PretrainSettings
+from biomistral.training.attention import keep_documents_apart
 from biomistral.training.checkpointing import mark_complete, newest_complete
 from biomistral.training.collation import Row, collate
+from biomistral.training.cross_entropy import use_blocked_loss
 from biomistral.training.held_out import held_out_loss
 
 TRAINING_LOG = "training_log.jsonl"
@@ -214,6 +216,9 @@ def _trainer(
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.config.use_cache = False  # with a cache, documents of one row would see each other
+    if not settings.cross_document_attention:
+        keep_documents_apart(model)
+    use_blocked_loss(model)
     steps = _total_steps(settings, rows)
     arguments = TrainingArguments(
         output_dir=str(work),
@@ -227,6 +232,7 @@ def _trainer(
         warmup_steps=round(settings.warmup_fraction * steps),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_gradient_norm,
+        optim="adamw_torch_fused",
         bf16=settings.precision == "mixed",
         # Each step, or a resumed run would average over other steps than an undisturbed one.
         logging_steps=1,

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
+from biomistral.training.attention import keep_documents_apart
 from biomistral.training.collation import IGNORED, Row, collate
+from biomistral.training.cross_entropy import use_blocked_loss
 
 EOS = 2
 
@@ -30,8 +32,16 @@ DOCUMENTS = [[document(9, 1), document(17, 2), document(2, 3)], [document(30, 4)
 ROWS = [packed(documents, 40) for documents in DOCUMENTS]  # with 12 and 5 places of padding
 
 
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    opened = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    keep_documents_apart(opened)
+    return opened.eval()
+
+
 @pytest.fixture(scope="module", params=["sdpa", "eager"])
-def model(request, tiny_model):
+def plain(request, tiny_model):
+    """The library's own attention."""
     opened = AutoModelForCausalLM.from_pretrained(
         tiny_model, dtype=torch.float32, attn_implementation=request.param
     )
@@ -71,21 +81,24 @@ def test_a_row_without_padding_or_with_one_document_is_no_exception(model):
         assert greatest_leak(model, [row], [contents]) < 1e-5
 
 
-def test_across_documents_it_leaks_when_asked_to(model):
-    assert greatest_leak(model, ROWS, DOCUMENTS, cross_document=True) > 1e-2
+def test_across_documents_it_leaks_when_asked_to(plain):
+    assert greatest_leak(plain, ROWS, DOCUMENTS, cross_document=True) > 1e-2
 
 
 @pytest.mark.parametrize("mask", ["ones", "none, but a cache"])
-def test_the_other_ways_of_calling_the_model_leak(model, mask):
-    # Why training turns the cache off and gives no mask; if this fails, it no longer has to.
-    batch = collate(ROWS[:1])
+def test_the_library_leaks_without_a_warning_when_asked_wrongly(plain, mask):
+    # Why attention is ours: position_ids that restart are honoured on one of many paths.
+    batch = {key: value for key, value in collate(ROWS[:1]).items() if key != "documents"}
     extra = {"attention_mask": torch.ones_like(batch["input_ids"])} if mask == "ones" else {}
     with torch.no_grad():
-        logits = model(**batch, **extra, use_cache=mask != "ones").logits[0, 9:26]
-    assert float((logits - alone(model, DOCUMENTS[0][1])).abs().max()) > 1e-2
+        logits = plain(**batch, **extra, use_cache=mask != "ones").logits[0, 9:26]
+    assert float((logits - alone(plain, DOCUMENTS[0][1])).abs().max()) > 1e-2
 
 
-def test_the_trainer_keeps_documents_apart_too(model, tmp_path):
+def test_the_trainer_keeps_documents_apart_too(tiny_model, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    keep_documents_apart(model)
+    use_blocked_loss(model)
     seen = []
 
     class Spying(Trainer):
@@ -124,8 +137,10 @@ def mean_loss_alone(model) -> float:
 
 
 def test_the_loss_is_the_token_weighted_loss_of_the_documents_alone(model):
+    batch = collate(ROWS)
     with torch.no_grad():
-        loss = float(model(**collate(ROWS), use_cache=False).loss)
+        logits = model(**{k: v for k, v in batch.items() if k != "labels"}, use_cache=False).logits
+    loss = float(F.cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten()))
     assert loss == pytest.approx(mean_loss_alone(model), abs=1e-5)
 
 
@@ -163,4 +178,14 @@ def test_every_piece_counts_its_places_from_zero(rows, spare):
         labels[sum(lengths) :] = [IGNORED] * (length - sum(lengths))
         assert batch["position_ids"][index].tolist() == positions
         assert batch["labels"][index].tolist() == labels
+    documents = batch.pop("documents")
+    padding = [divmod(length - sum(lengths), 32) for lengths in rows]
+    pieces = [[*own, *[32] * n, rest] for own, (n, rest) in zip(rows, padding, strict=True)]
+    assert documents.lengths == tuple(piece for row in pieces for piece in row if piece)
     assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
+
+
+def test_long_padding_is_cut_so_that_its_attention_costs_nothing():
+    batch = collate([packed([document(5, 1)], 100)])
+    assert batch["documents"].lengths == (5, 32, 32, 31)
+    assert batch["position_ids"][0, 5:].tolist() == list(range(95))
