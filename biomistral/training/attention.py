@@ -55,12 +55,12 @@ class Documents:
 
     def to(self, device: torch.device | str, **_: Any) -> Documents:
         """Return the same on another device, as ``Tensor.to``."""
-        moved = {
-            name: None if tensor is None else tensor.to(device, non_blocking=True)
-            for name in ("ends", "source", "place")
-            for tensor in [getattr(self, name)]
-        }
-        return replace(self, **moved)
+        return replace(
+            self,
+            ends=self.ends.to(device, non_blocking=True),
+            source=None if self.source is None else self.source.to(device, non_blocking=True),
+            place=None if self.place is None else self.place.to(device, non_blocking=True),
+        )
 
 
 def lay_out(lengths: Sequence[int]) -> Documents:
@@ -149,7 +149,7 @@ def document_attention(
     )
     compute = _by_varlen if _has_varlen(query, dropout) else _by_groups
     out = compute(*flat, documents=documents, scale=scaling, window=window, dropout=dropout)
-    return out.unflatten(0, (rows, length)), None
+    return out.view(rows, length, *out.shape[1:]), None
 
 
 def _refuse_leaks(
@@ -199,12 +199,13 @@ def _by_varlen(
     from torch.nn.attention.varlen import varlen_attn
 
     longest = documents.longest_tokens
-    out: Tensor = varlen_attn(
+    out = varlen_attn(
         *(query, key, value, documents.ends, documents.ends, longest, longest),
         scale=scale,
         window_size=(window - 1 if window else -1, 0),
         enable_gqa=query.shape[1] != key.shape[1],
     )
+    assert isinstance(out, Tensor)  # nothing else was asked for
     return out
 
 
@@ -223,9 +224,11 @@ def _by_groups(
     sizes = [number * width for number, width in documents.groups]
     outs = []
     for (number, width), *parts in zip(
-        documents.groups, *(tensor.split(sizes) for tensor in laid), strict=True
+        documents.groups, *(torch.split(tensor, sizes) for tensor in laid), strict=True
     ):
-        one, two, three = (part.unflatten(0, (number, width)).transpose(1, 2) for part in parts)
+        one, two, three = (
+            part.view(number, width, *part.shape[1:]).transpose(1, 2) for part in parts
+        )
         mask = _band(width, window, query.device) if window and window < width else None
         out = F.scaled_dot_product_attention(
             *(one, two, three, mask, dropout, mask is None),
@@ -247,7 +250,9 @@ def _band(width: int, window: int, device: torch.device) -> Tensor:
 def _to_places(tensor: Tensor, documents: Documents) -> Tensor:
     if documents.source is None:
         return tensor
-    spread: Tensor = _Spread.apply(tensor, documents.source, documents.place)
+    spread: Tensor = _Spread.apply(  # type: ignore[no-untyped-call]
+        tensor, documents.source, documents.place
+    )
     return spread
 
 

@@ -34,7 +34,7 @@ _LEAST_PROBABILITY = 1e-38  # of float32; a loss of 87 nats
 _PLAIN_HEADS = {"mistral", "llama", "qwen2", "qwen3", "mixtral", "phi3", "gpt_neox", "olmo2"}
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def linear_cross_entropy(
     hidden: Tensor, weight: Tensor, labels: Tensor, num_items: Tensor | float | None = None
 ) -> Tensor:
@@ -52,7 +52,9 @@ def linear_cross_entropy(
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
-    nats: Tensor = _LinearCrossEntropy.apply(hidden, weight, labels)
+    nats: Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, labels
+    )
     return nats / num_items
 
 
@@ -61,7 +63,7 @@ def token_losses(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     losses = torch.zeros(labels.shape, device=hidden.device)
     asked = torch.nonzero(labels != IGNORED).flatten()
     with torch.no_grad():
-        for part in asked.split(_rows(weight, _BLOCK_LOGITS)):
+        for part in torch.split(asked, _rows(weight, _BLOCK_LOGITS)):
             logits = F.linear(hidden.index_select(0, part), weight)
             losses[part] = F.cross_entropy(logits.float(), labels[part], reduction="none")
     return losses
@@ -118,7 +120,9 @@ def _to_gradients(logits: Tensor, labels: Tensor) -> Tensor:
     """Overwrite logits (N, V) with the gradient of their summed loss; return the sum, in nats."""
     nats = torch.zeros((), dtype=torch.float32, device=logits.device)
     rows = max(1, _INNER_LOGITS.get(logits.device.type, 1 << 20) // logits.shape[1])
-    for part, asked in zip(logits.split(rows), labels[:, None].split(rows), strict=True):
+    for part, asked in zip(
+        torch.split(logits, rows), torch.split(labels[:, None], rows), strict=True
+    ):
         probabilities = torch.softmax(part, -1, dtype=torch.float32)
         of_labels = probabilities.gather(1, asked)
         nats -= of_labels.clamp_min(_LEAST_PROBABILITY).log().sum()

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from biomistral.models.rows import PackedRows
-from biomistral.training.collation import IGNORED, collate
+from biomistral.training.collation import collate
+from biomistral.training.cross_entropy import IGNORED
 
 
 def held_out_loss(

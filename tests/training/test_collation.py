@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from biomistral.training.attention import keep_documents_apart
-from biomistral.training.collation import IGNORED, Row, collate
-from biomistral.training.cross_entropy import use_blocked_loss
+from biomistral.training.collation import Row, collate
+from biomistral.training.cross_entropy import IGNORED, use_blocked_loss
 
 EOS = 2
 
