@@ -1,1 +1,1 @@
-"""Models behind an OpenAI-compatible endpoint, asked over HTTP."""
+"""Multiple-choice questions to models behind an OpenAI-compatible endpoint."""

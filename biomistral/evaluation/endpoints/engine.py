@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from biomistral import artifacts
 from biomistral.errors import ModelError
 from biomistral.evaluation.endpoints import replies
-from biomistral.evaluation.endpoints.answers import Answers
-from biomistral.evaluation.endpoints.asking import Asker, Call, call
-from biomistral.evaluation.endpoints.client import Client, Refused
-from biomistral.evaluation.endpoints.cost import Estimate, check, estimate, token_counter
-from biomistral.evaluation.endpoints.pace import Pace
 from biomistral.evaluation.endpoints.replies import Answer, Mode, Reply
+from biomistral.models.endpoints.answers import Answers
+from biomistral.models.endpoints.asking import Asker, Call, call
+from biomistral.models.endpoints.client import Client, Refused
+from biomistral.models.endpoints.cost import Estimate, check, estimate, token_counter
+from biomistral.models.endpoints.pace import Pace
 from biomistral.progress import Progress, ignore
 from biomistral.records import UNSAID, Request
 
@@ -51,7 +51,7 @@ class EndpointEngine:
         name = f"endpoint-{artifacts.digest_of([settings.endpoint, settings.model])[:16]}.jsonl"
         self._answers = Answers(folder / name)
         self._count = token_counter(settings)
-        self._asker = Asker(settings, self._answers, self._count)
+        self._asker = Asker(settings, self._answers, self._count, Reply)
         self._mode: Mode | None = None
 
     def facts(self) -> Mapping[str, Any]:
@@ -101,7 +101,7 @@ class EndpointEngine:
         """Answer requests, each handed to ``keep`` as soon as its replies are there."""
         waiting: dict[str, list[int]] = {}  # key of a call -> requests that need it
         missing: dict[int, int] = {}  # request -> calls without reply
-        calls: list[Call] = []
+        calls: list[Call[Reply]] = []
         for index, request in enumerate(requests):
             asked = {c.key: c for c in self._calls(request) if c.key not in self._answers}
             calls += asked.values()
@@ -135,12 +135,12 @@ class EndpointEngine:
         pairs = zip(found, request.continuations, strict=True)
         return Answer(tuple(replies.cloze_logprob(r, request.prompt, text) for r, text in pairs))
 
-    def _reply(self, item: Call) -> Reply:
+    def _reply(self, item: Call[Reply]) -> Reply:
         reply = self._asker.kept(item.key)
         assert reply is not None, "asked for before it was there"
         return reply
 
-    def _calls(self, request: Request) -> Iterator[Call]:
+    def _calls(self, request: Request) -> Iterator[Call[Reply]]:
         """The requests to send for one question: one for letters, one per choice for cloze."""
         mode = self.mode()
         if request.scoring != "cloze":
@@ -151,12 +151,12 @@ class EndpointEngine:
         for text in request.continuations:
             yield self._echo(request.prompt, text)
 
-    def _question(self, request: Request, mode: Mode) -> Call:
+    def _question(self, request: Request, mode: Mode) -> Call[Reply]:
         body = replies.question_body(self._settings, mode, request.prompt)
         read = partial(replies.read_reply, mode.api)
         return call(self._settings, replies.PATHS[mode.api], body, read)
 
-    def _echo(self, prompt: str, continuation: str) -> Call:
+    def _echo(self, prompt: str, continuation: str) -> Call[Reply]:
         def read(data: Any) -> Reply:
             reply = replies.read_reply("completions", data)
             if not reply.echoed:

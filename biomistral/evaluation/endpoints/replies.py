@@ -30,7 +30,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -72,6 +72,14 @@ class Reply:
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> Self:
+        """Return what ``to_json`` was made of."""
+        tokens = [(text, [(t, v) for t, v in tops]) for text, tops in kept["tokens"]]
+        echoed = [(place, value) for place, value in kept["echoed"]]
+        counts = kept["num_prompt_tokens"], kept["num_answer_tokens"]
+        return cls(kept["text"], tokens, echoed, *counts)
 
 
 class Answer(NamedTuple):
@@ -135,14 +143,6 @@ def _tokens(listed: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, float]
 def _echoed(listed: Mapping[str, Any]) -> list[tuple[int, float | None]]:
     pairs = zip(listed.get("text_offset") or [], listed.get("token_logprobs") or [], strict=False)
     return [(int(place), None if value is None else _logprob(value)) for place, value in pairs]
-
-
-def reply_from_json(kept: Mapping[str, Any]) -> Reply:
-    """Return what ``Reply.to_json`` was made of."""
-    tokens = [(text, [(t, v) for t, v in tops]) for text, tops in kept["tokens"]]
-    echoed = [(place, value) for place, value in kept["echoed"]]
-    counts = kept["num_prompt_tokens"], kept["num_answer_tokens"]
-    return Reply(kept["text"], tokens, echoed, *counts)
 
 
 def letter_answer(reply: Reply, letters: Sequence[str], *, published: bool) -> Answer:

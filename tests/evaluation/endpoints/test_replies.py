@@ -126,7 +126,7 @@ def test_nonsense_is_refused(data) -> None:
 
 def test_replies_survive_being_kept() -> None:
     reply = Reply("é", [("A", [("A", -0.5)])], [(0, None), (3, -1.5)], 3, 1)
-    assert replies.reply_from_json(json.loads(json.dumps(reply.to_json()))) == reply
+    assert replies.Reply.from_json(json.loads(json.dumps(reply.to_json()))) == reply
 
 
 def test_what_is_sent() -> None:

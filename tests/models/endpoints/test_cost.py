@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from biomistral.errors import ModelError
-from biomistral.evaluation.endpoints import cost
+from biomistral.models.endpoints import cost
 from biomistral.recipe.endpoints import EndpointModel
 
 

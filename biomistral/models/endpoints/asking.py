@@ -11,49 +11,73 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from biomistral import artifacts
 from biomistral.errors import ModelError
-from biomistral.evaluation.endpoints.answers import Answers
-from biomistral.evaluation.endpoints.client import Client
-from biomistral.evaluation.endpoints.cost import CountTokens, answer_tokens, price, tokens_of
-from biomistral.evaluation.endpoints.pace import Pace
-from biomistral.evaluation.endpoints.replies import Reply, reply_from_json
+from biomistral.models.endpoints.answers import Answers
+from biomistral.models.endpoints.client import Client
+from biomistral.models.endpoints.cost import CountTokens, answer_tokens, price, tokens_of
+from biomistral.models.endpoints.pace import Pace
 from biomistral.recipe.endpoints import EndpointModel
 
 
+class Reply(Protocol):
+    """What is kept of a reply."""
+
+    @property
+    def num_prompt_tokens(self) -> int | None:
+        """As the server counts them, if it does."""
+
+    @property
+    def num_answer_tokens(self) -> int | None:
+        """As the server counts them, if it does."""
+
+    def to_json(self) -> Any:
+        """Return it as a JSON value."""
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Read what ``to_json`` gave."""
+
+
+Kept = TypeVar("Kept", bound=Reply)
+
+
 @dataclass(frozen=True)
-class Call:
+class Call(Generic[Kept]):
     """One request to be sent."""
 
     path: str
     body: Mapping[str, Any]
-    read: Callable[[Any], Reply]
+    read: Callable[[Any], Kept]
     key: str
 
 
 def call(
-    settings: EndpointModel, path: str, body: Mapping[str, Any], read: Callable[[Any], Reply]
-) -> Call:
+    settings: EndpointModel, path: str, body: Mapping[str, Any], read: Callable[[Any], Kept]
+) -> Call[Kept]:
     """Return the request under the key of its answer: the address and all that is sent."""
     return Call(path, body, read, artifacts.digest_of([settings.endpoint + path, dict(body)]))
 
 
-class Asker:
-    """Sends calls and keeps their replies."""
+class Asker(Generic[Kept]):
+    """Sends calls and keeps their replies, which are of one kind."""
 
-    def __init__(self, settings: EndpointModel, answers: Answers, count: CountTokens) -> None:
+    def __init__(
+        self, settings: EndpointModel, answers: Answers, count: CountTokens, kind: type[Kept]
+    ) -> None:
         self._settings = settings
+        self._kind = kind
         self._answers = answers
         self._count = count
         self._spent = 0.0
 
-    def kept(self, key: str) -> Reply | None:
+    def kept(self, key: str) -> Kept | None:
         """The reply, if it is there already."""
-        return reply_from_json(self._answers[key]) if key in self._answers else None
+        return self._kind.from_json(self._answers[key]) if key in self._answers else None
 
-    def ask(self, calls: Sequence[Call]) -> Iterator[Call]:
+    def ask(self, calls: Sequence[Call[Kept]]) -> Iterator[Call[Kept]]:
         """Send each call once and yield it when its reply is kept, in the order they come.
 
         Raises ``ModelError`` for the first that fails for good, or when ``max_cost`` is spent; those
@@ -63,7 +87,7 @@ class Asker:
         pace = Pace(settings.requests_per_minute, settings.tokens_per_minute)
         client = Client(settings, pace)
         waiting = iter({item.key: item for item in calls}.values())
-        running: dict[Future[Reply], Call] = {}
+        running: dict[Future[Kept], Call[Kept]] = {}
         with ThreadPoolExecutor(settings.concurrency) as pool:
             try:
                 while True:
@@ -80,11 +104,11 @@ class Asker:
                 pace.stop()
                 self._save(running)
 
-    def _send(self, client: Client, item: Call) -> Reply:
+    def _send(self, client: Client, item: Call[Kept]) -> Kept:
         tokens = tokens_of(item.body, self._count) + answer_tokens(item.body, self._settings)
         return client.post(item.path, item.body, item.read, tokens)
 
-    def _keep(self, item: Call, reply: Reply) -> None:
+    def _keep(self, item: Call[Kept], reply: Kept) -> None:
         self._answers.add(item.key, reply.to_json())
         used = reply.num_prompt_tokens or 0, reply.num_answer_tokens or 0
         self._spent += price(self._settings, *used) or 0.0
@@ -95,7 +119,7 @@ class Asker:
                 "answered is kept)"
             )
 
-    def _save(self, running: Mapping[Future[Reply], Call]) -> None:
+    def _save(self, running: Mapping[Future[Kept], Call[Kept]]) -> None:
         """Keep what was under way when work ended; what failed is asked again another time."""
         for future, item in running.items():
             if item.key not in self._answers and future.exception() is None:

@@ -5,10 +5,11 @@ from functools import partial
 import pytest
 
 from biomistral.errors import ModelError
-from biomistral.evaluation.endpoints import asking, replies
-from biomistral.evaluation.endpoints.answers import Answers
-from biomistral.evaluation.endpoints.asking import Asker
-from biomistral.evaluation.endpoints.replies import Mode
+from biomistral.evaluation.endpoints import replies
+from biomistral.evaluation.endpoints.replies import Mode, Reply
+from biomistral.models.endpoints import asking
+from biomistral.models.endpoints.answers import Answers
+from biomistral.models.endpoints.asking import Asker
 
 READ = partial(replies.read_reply, "completions")
 
@@ -23,7 +24,7 @@ def _calls(settings, prompts):
 
 def _asker(server, folder, **changes):
     settings = server.settings(**changes)
-    return Asker(settings, Answers(folder / "a.jsonl"), len), settings
+    return Asker(settings, Answers(folder / "a.jsonl"), len, Reply), settings
 
 
 def test_each_call_is_sent_once_and_kept(serve, completions, tmp_path) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from biomistral.evaluation.endpoints.pace import Pace, Stopped
+from biomistral.models.endpoints.pace import Pace, Stopped
 
 
 class Clock:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from biomistral.evaluation.endpoints.answers import Answers
+from biomistral.models.endpoints.answers import Answers
 
 
 def test_what_is_added_is_there_for_the_next_process(tmp_path) -> None:

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from biomistral.errors import ModelError
-from biomistral.evaluation.endpoints.pace import Pace
+from biomistral.models.endpoints.pace import Pace
 from biomistral.recipe.endpoints import EndpointModel
 
 Found = TypeVar("Found")

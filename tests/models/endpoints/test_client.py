@@ -6,9 +6,9 @@ from email.utils import formatdate
 import pytest
 
 from biomistral.errors import ModelError
-from biomistral.evaluation.endpoints import client
-from biomistral.evaluation.endpoints.client import Client, Refused, backoff_seconds, retry_after
-from biomistral.evaluation.endpoints.pace import Pace
+from biomistral.models.endpoints import client
+from biomistral.models.endpoints.client import Client, Refused, backoff_seconds, retry_after
+from biomistral.models.endpoints.pace import Pace
 
 GOOD = 200, {}, {"answer": 42}
 
