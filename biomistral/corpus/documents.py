@@ -32,6 +32,7 @@ class Document:
     declared_language: str | None = None  # ISO 639-1 where it has such a code
     licence: str | None = None  # of recipe.settings.Licence; None: none, unclear or unknown
     licence_source: LicenceSource = ""  # who decided it; an article's text may only veto the others
+    licence_vetoed: bool = False  # the article's own text forbids what its metadata permit
     needs_licence: bool = True  # False for the user's own plain texts
     title: str = ""
     article_type: str = ""
@@ -44,6 +45,7 @@ class Document:
     has_body: bool = True
     is_retracted: bool = False  # as its metadata say
     is_ocr: bool = False  # text recognized from scanned pages
+    source_md5: str = ""  # of the XML; the ETag of its object in PubMed Central
     problem: str = ""  # reason code
     detail: str = ""  # what the parser said
 

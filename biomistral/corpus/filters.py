@@ -4,10 +4,15 @@
                           the source could not be read (see ``jats`` and ``sources``)
     sub_article           a review, reply or other text attached to an article
     article_type          a correction, retraction or other notice
-    retracted             the title says the article was withdrawn
+    metadata, file_list, metadata_disagree, not_in_file_list, not_in_package
+                          what should decide its licence cannot be read, or is of something else
+    older_version         a newer version of the article was read
+    retracted             its metadata or its title say the article was withdrawn
+    ocr                   the text was recognized from scanned pages
     no_body               nothing but a title and perhaps an abstract
     licence_unclear       no licence, several that disagree, or one that is not understood
     licence_not_allowed   a licence the settings do not list
+    licence_vetoed        its metadata give a licence, and its own text forbids what that permits
     markup                HTML was pasted into the file as text
     too_short             fewer words than the settings ask for
     language              another language than the settings list, or one that is not recognised
@@ -68,12 +73,16 @@ def _reason_of_kind(document: Document) -> str:
         return "sub_article"
     if document.article_type in _NOTICES:
         return "article_type"
-    if _RETRACTED.search(document.title):
+    if document.is_retracted or _RETRACTED.search(document.title):
         return "retracted"
+    if document.is_ocr:
+        return "ocr"
     return "" if document.has_body else "no_body"
 
 
 def _reason_of_licence(document: Document, settings: CorpusSettings) -> str:
+    if document.licence_vetoed:
+        return "licence_vetoed"
     if not document.needs_licence or document.licence in settings.licences:
         return ""
     return "licence_not_allowed" if document.licence else "licence_unclear"

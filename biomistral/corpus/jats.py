@@ -14,6 +14,7 @@ repairing drops text without a word. Knows nothing about files, licences wanted 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -23,36 +24,57 @@ from lxml import etree
 from biomistral.corpus.documents import Document, Part, language_code
 from biomistral.corpus.files import UnreadableError
 from biomistral.corpus.jats_text import line_of, paragraphs_of
-from biomistral.corpus.licences import licence_of_article
+from biomistral.corpus.licences import article_forbids, licence_of_article
+from biomistral.corpus.metadata import Metadata
 
 _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 # Abstracts that only repeat the article in a line.
 _DROPPED_ABSTRACTS = frozenset({"graphical", "precis", "teaser", "toc"})
 
 
-def read_article(data: bytes, key: str) -> list[Document]:
+def read_article(data: bytes, key: str, metadata: Metadata | None = None) -> list[Document]:
     """Return the documents of one XML file; ``key`` names it where it has neither PMCID nor DOI.
 
-    Raises ``UnreadableError`` with reason ``empty``, ``not_well_formed``,
-    ``not_an_article`` or ``too_deep``.
+    ``metadata`` decide the licence where they are given; the XML may veto it.
+    Raises ``UnreadableError`` with reason ``empty``, ``not_well_formed``, ``not_an_article``,
+    ``too_deep`` or ``metadata_disagree``.
     """
     root = _parse(data)
     meta = root.find("front/article-meta")
-    doi = _article_id(meta, "doi").lower()
-    pmcid = _pmcid(meta)
     common: dict[str, Any] = {
         "file": key,
-        "doi": doi,
-        "pmcid": pmcid,
-        "licence": licence_of_article(root),
-        "licence_source": "xml",
+        "doi": _article_id(meta, "doi").lower(),
+        "pmcid": _pmcid(meta),
+        "pmid": _article_id(meta, "pmid"),
         "journal": line_of(root.find("front/journal-meta//journal-title")),
         "year": _year(meta),
+        "source_md5": hashlib.md5(data, usedforsecurity=False).hexdigest(),
+        "licence": None if metadata else licence_of_article(root),
+        "licence_source": "xml",
+        "is_ocr": root.find(".//preformat[@preformat-type='pmc-ocr-text']") is not None,
     }
+    if metadata:
+        _merge(common, metadata, root)
     try:
-        return list(_documents(root, pmcid or doi or key, common))
+        return list(_documents(root, common["pmcid"] or common["doi"] or key, common))
     except RecursionError:  # the parser allows a depth of 256, the walk nearly as much
         raise UnreadableError("too_deep", "elements are nested too deeply") from None
+
+
+def _merge(facts: dict[str, Any], metadata: Metadata, root: etree._Element) -> None:
+    """Let the metadata decide, and fill in what the XML does not say."""
+    if metadata.pmcid and facts["pmcid"] not in {"", metadata.pmcid}:
+        raise UnreadableError(
+            "metadata_disagree", f"metadata of {metadata.pmcid} beside the text of {facts['pmcid']}"
+        )
+    for name in ("pmcid", "pmid", "doi"):
+        facts[name] = facts[name] or getattr(metadata, name)
+    facts["version"] = metadata.version
+    facts["licence"], facts["licence_source"] = metadata.licence, metadata.source
+    facts["is_retracted"] = metadata.is_retracted
+    facts["is_ocr"] |= metadata.is_ocr
+    if metadata.licence and article_forbids(root, metadata.licence):
+        facts["licence_vetoed"] = True
 
 
 def _parse(data: bytes) -> etree._Element:

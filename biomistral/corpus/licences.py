@@ -27,6 +27,11 @@ _LICENCES = {
     frozenset({"nc", "nd"}): "CC-BY-NC-ND",
 }
 _UNKNOWN = "unknown"
+# What each licence demands of who uses a text.
+_DEMANDS = {"CC0": frozenset[str]()} | {
+    name: modifiers | {"by"} for modifiers, name in _LICENCES.items()
+}
+_ALL = frozenset({"all"})
 
 _NON_COMMERCIAL = r"non[\s-]*commercial(?:ly)?"
 _NO_DERIVATIVES = r"no[\s-]*deriv(?:ative|ate)?s?(?:[\s-]*works?)?"
@@ -77,6 +82,40 @@ def licence_of_article(article: etree._Element) -> str | None:
     Only the article's own statements count, not those of its figures and tables. NLM 2.x keeps
     them in ``copyright-statement`` below ``article-meta``.
     """
+    return decide(*_evidence(article))
+
+
+def article_forbids(article: etree._Element, licence: str) -> bool:
+    """Whether an article's own statements forbid or demand something that ``licence`` does not.
+
+    Saying nothing forbids nothing; a licence that is not understood forbids everything.
+    """
+    statement, links = _evidence(article)
+    demands = _DEMANDS[licence]
+    return any(not _DEMANDS.get(other, _ALL) <= demands for other in _found(statement, links)) or (
+        _contradicted(licence, _DASHES.sub("-", statement))
+    )
+
+
+def decide(statement: str, links: list[str]) -> str | None:
+    """Licence that a prose ``statement`` and attribute values agree on, or None."""
+    found = _found(statement, links)
+    if len(found) > 1:
+        found.discard("CC0")
+    if len(found) != 1:
+        return None
+    licence = found.pop()
+    unclear = licence == _UNKNOWN or _contradicted(licence, _DASHES.sub("-", statement))
+    return None if unclear else licence
+
+
+def canonical(name: str) -> str | None:
+    """Canonical form of a licence's name, code or address (``CC BY 4.0``, ``cc-by``), or None."""
+    return decide(name, [])
+
+
+def _evidence(article: etree._Element) -> tuple[str, list[str]]:
+    """What an article says of its licence: the prose, and the values of attributes."""
     statements: list[str] = []
     links: list[str] = []
     for meta in article.iterfind("front/article-meta"):
@@ -86,11 +125,11 @@ def licence_of_article(article: etree._Element) -> str | None:
             statements.append(" ".join(str(text) for text in element.itertext()))
             for node in element.iter(etree.Element):
                 links += [str(value) for value in node.attrib.values()]
-    return decide(" . ".join(statements), links)
+    return " . ".join(statements), links
 
 
-def decide(statement: str, links: list[str]) -> str | None:
-    """Licence that a prose ``statement`` and attribute values agree on, or None."""
+def _found(statement: str, links: list[str]) -> set[str]:
+    """Each licence that is named, in prose or by a link."""
     statement = _DASHES.sub("-", statement)
     found = {_of_url(m) for text in (statement, *links) for m in _URL.finditer(text)}
     names = [statement, *(_DASHES.sub("-", link) for link in links if "://" not in link)]
@@ -98,17 +137,7 @@ def decide(statement: str, links: list[str]) -> str | None:
         found |= {_of_modifiers(match[1]) for match in _CODE.finditer(text)}
         found |= {_of_modifiers(match[1]) for match in _NAME.finditer(text)}
         found |= {"CC0" for _ in _ZERO.finditer(text)}
-    if len(found) > 1:
-        found.discard("CC0")
-    if len(found) != 1:
-        return None
-    licence = found.pop()
-    return None if licence == _UNKNOWN or _contradicted(licence, statement) else licence
-
-
-def canonical(name: str) -> str | None:
-    """Canonical form of a licence's name, code or address (``CC BY 4.0``, ``cc-by``), or None."""
-    return decide(name, [])
+    return found
 
 
 def _of_url(match: re.Match[str]) -> str:

@@ -1,53 +1,45 @@
-"""Find the files that patterns name, divide them into shards, and read a shard as documents.
+"""Divide what the settings name into shards, and read a shard as documents.
 
-Files come in the order of their paths, whatever the system lists first, and a shard is a run of
-them: its division depends on the files and on nothing else. Any process can read a shard alone.
-What cannot be read is a dropped document with its reason, never a gap. Knows nothing about
-duplicates, tokens or workers.
+A shard is a run of files, or a part of one large file: the division depends on the files and on
+nothing else, and any process can read a shard alone. What cannot be read is a dropped document with
+its reason, never a gap. Knows nothing about duplicates, tokens or workers.
 """
 
 from __future__ import annotations
 
-import glob
+import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from biomistral.corpus.articles import articles_of_package, read_articles, sidecar_of, stem_of
 from biomistral.corpus.documents import Document, Dropped
-from biomistral.corpus.files import UnreadableError, read_bytes
 from biomistral.corpus.filters import Overlap, reason_to_drop, with_language
-from biomistral.corpus.jats import read_article
-from biomistral.corpus.texts import read_texts, unreadable
-from biomistral.errors import InputError
-from biomistral.ngrams import read_runs
+from biomistral.corpus.finding import Source, find_articles, find_texts
+from biomistral.corpus.packages import PACKAGE_SUFFIXES, file_list_of
+from biomistral.corpus.texts import parts_of, read_texts
+from biomistral.ngrams import Hashes, read_runs
 from biomistral.recipe.settings import CorpusSettings
 
-ARTICLE_SUFFIXES = (".xml", ".nxml", ".xml.gz", ".nxml.gz")
-TEXT_SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")
 SHARD_FILES = 500  # about 40 MB of articles: seconds of work
 
-Kind = Literal["articles", "texts"]
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One file: ``path`` to open, ``name`` to record (below the fixed part of its pattern)."""
-
-    path: Path
-    name: str
+Kind = Literal["articles", "package", "texts"]
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
     """Files that are read together, in order: small enough to send to another process."""
 
-    name: str  # such as articles-00012
+    name: str  # such as articles-00012; the names of all shards of a corpus sort in their order
     kind: Kind
     root: str  # the folder that the names of the files are below
     names: tuple[str, ...]
-    digest: str  # SHA-256 over names, sizes and times of the files
+    digest: str  # SHA-256 over names, sizes and times of the files and their metadata
+    start: int = 0  # of a part of a file of texts: first byte (.jsonl) or row group (.parquet)
+    stop: int | None = None
 
 
 def list_shards(settings: CorpusSettings) -> list[Shard]:
@@ -55,8 +47,18 @@ def list_shards(settings: CorpusSettings) -> list[Shard]:
 
     Raises ``InputError`` for a pattern that matches no file of the right kind.
     """
-    articles, texts = find_sources(settings)
-    return [*_divide("articles", articles, SHARD_FILES), *_divide("texts", texts, 1)]
+    articles = list(_divide(find_articles(settings)))
+    texts = [
+        _shard("texts", root, [source], start, stop)
+        for source in find_texts(settings)
+        for root in [_root(source)]
+        for start, stop in parts_of(Path(source.path))
+    ]
+    return [
+        dataclasses.replace(shard, name=f"{label}-{number:05d}")
+        for label, group in (("articles", articles), ("texts", texts))
+        for number, shard in enumerate(group)
+    ]
 
 
 def read_shard(
@@ -68,8 +70,12 @@ def read_shard(
     whether it repeats another one. ``excluded`` is a file of word runs (``ngrams``) that no
     document may contain.
     """
-    overlap = Overlap(*read_runs(excluded)) if excluded else None
-    for document in map(with_language, _read(shard)):
+    overlap = Overlap(*_runs(excluded)) if excluded else None
+    for item in _read(shard, settings):
+        if isinstance(item, Dropped):
+            yield item
+            continue
+        document = with_language(item)
         reason = reason_to_drop(document, settings)
         if not reason and overlap:
             reason = overlap.reason_to_drop(document)
@@ -78,8 +84,13 @@ def read_shard(
 
 def source_files(settings: CorpusSettings) -> list[tuple[str, Path]]:
     """Name and path of all files a corpus is read from, in order: what its fingerprint is made of."""
-    articles, texts = find_sources(settings)
-    return [(source.name, source.path) for source in (*articles, *texts)]
+    found = []
+    for source in (*find_articles(settings), *find_texts(settings)):
+        found.append((source.name, Path(source.path)))
+        beside = _beside(source)
+        if beside:
+            found.append((f"{source.name} ({beside.name})", beside))
+    return found
 
 
 def read_documents(
@@ -87,82 +98,77 @@ def read_documents(
 ) -> Iterator[Document]:
     """Yield every document of every source, articles first, nothing judged.
 
-    ``on_file(done, total, name)`` is called before each file.
+    ``on_file(done, total, name)`` is called for each file of a shard before it is read.
     """
-    articles, texts = find_sources(settings)
-    total = len(articles) + len(texts)
-    for index, source in enumerate((*articles, *texts)):
-        if on_file is not None:
-            on_file(index, total, source.name)
-        read = _read_article if index < len(articles) else read_texts
-        yield from read(source.path, source.name)
+    shards = list_shards(settings)
+    total, done = sum(len(shard.names) for shard in shards), 0
+    for shard in shards:
+        for name in shard.names if on_file else ():
+            on_file(done, total, name)
+            done += 1
+        for item in _read(shard, settings):
+            yield item.document if isinstance(item, Dropped) else item
 
 
-def find_sources(settings: CorpusSettings) -> tuple[list[Source], list[Source]]:
-    """Files of articles and of plain texts, each sorted by path, each file once.
-
-    Raises ``InputError`` for a pattern that matches no file of the right kind.
-    """
-    return (
-        _find(settings.articles, ARTICLE_SUFFIXES, f"corpus {settings.name!r}, articles"),
-        _find(settings.texts, TEXT_SUFFIXES, f"corpus {settings.name!r}, texts"),
-    )
-
-
-def _find(patterns: list[str], suffixes: tuple[str, ...], where: str) -> list[Source]:
-    found: dict[str, Source] = {}
-    for pattern in patterns:
-        expanded = str(Path(pattern).expanduser())
-        root = _fixed_part(expanded)
-        matches = [Path(match) for match in glob.glob(expanded, recursive=True)]  # noqa: PTH207
-        usable = [p for p in matches if p.name.lower().endswith(suffixes) and p.is_file()]
-        if not usable:
-            raise InputError(
-                f"{where}: the pattern {pattern!r} matches {len(matches) or 'no'} files"
-                f"{', none of a kind that can be read' if matches else ''} "
-                f"(looked from {Path.cwd()}); allowed are {', '.join(suffixes)}; "
-                "mend the pattern, or put files there"
-            )
-        for path in usable:
-            key = str(path.absolute())
-            found.setdefault(key, Source(path, path.relative_to(root).as_posix()))
-    return [found[key] for key in sorted(found)]
+def _read(shard: Shard, settings: CorpusSettings) -> Iterator[Document | Dropped]:
+    if shard.kind == "texts":
+        (name,) = shard.names
+        yield from read_texts(
+            Path(shard.root, name), name, shard.start, shard.stop, column=settings.text_column
+        )
+    elif shard.kind == "package":
+        (name,) = shard.names
+        yield from articles_of_package(Path(shard.root, name), name)
+    else:
+        yield from read_articles(shard.root, shard.names)
 
 
-def _fixed_part(pattern: str) -> Path:
-    """The folders of a pattern before the first wildcard; of a plain path, its folder."""
-    parts = Path(pattern).parts
-    fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
-    return Path(*parts[:fixed])
+@functools.lru_cache(maxsize=1)
+def _runs(excluded: Path) -> tuple[Hashes, int]:
+    """Read once a process, not once a shard."""
+    return read_runs(excluded)
 
 
-def _divide(kind: Kind, sources: list[Source], most: int) -> Iterator[Shard]:
-    """Cut the files into runs of at most ``most`` that lie below one folder."""
+def _divide(sources: list[Source]) -> Iterator[Shard]:
+    """Cut the files into runs below one folder; versions of one article stay together."""
     start = 0
-    number = 0
-    roots = [str(source.path.absolute())[: -len(source.name)] for source in sources]
     for end in range(1, len(sources) + 1):
-        if end == len(sources) or end - start == most or roots[end] != roots[start]:
-            yield _shard(f"{kind}-{number:05d}", kind, roots[start], sources[start:end])
-            start, number = end, number + 1
+        if end == len(sources) or _is_cut(sources, start, end):
+            kind: Kind = "package" if _is_package(sources[start]) else "articles"
+            yield _shard(kind, _root(sources[start]), sources[start:end])
+            start = end
 
 
-def _shard(name: str, kind: Kind, root: str, sources: list[Source]) -> Shard:
-    digest = hashlib.sha256()
+def _is_cut(sources: list[Source], start: int, end: int) -> bool:
+    """Whether a shard that begins at ``start`` ends before ``end``."""
+    last, following = sources[end - 1], sources[end]
+    if _is_package(last) or _is_package(following) or _root(last) != _root(following):
+        return True
+    return end - start >= SHARD_FILES and stem_of(last.name) != stem_of(following.name)
+
+
+def _is_package(source: Source) -> bool:
+    return source.name.lower().endswith(PACKAGE_SUFFIXES)
+
+
+def _root(source: Source) -> str:
+    return source.path[: -len(source.name)]
+
+
+def _beside(source: Source) -> Path | None:
+    """The file that holds the metadata of a source, if there is one."""
+    path = Path(source.path)
+    return file_list_of(path) if _is_package(source) else sidecar_of(path)
+
+
+def _shard(
+    kind: Kind, root: str, sources: list[Source], start: int = 0, stop: int | None = None
+) -> Shard:
+    digest = hashlib.sha256(f"{start}-{stop}\n".encode())
     for source in sources:
-        facts = source.path.stat()
-        digest.update(f"{source.name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
-    return Shard(name, kind, root, tuple(s.name for s in sources), digest.hexdigest())
-
-
-def _read(shard: Shard) -> Iterator[Document]:
-    read = _read_article if shard.kind == "articles" else read_texts
-    for name in shard.names:
-        yield from read(Path(shard.root, name), name)
-
-
-def _read_article(path: Path, name: str) -> Iterator[Document]:
-    try:
-        yield from read_article(read_bytes(path), name)
-    except UnreadableError as error:
-        yield unreadable(name, error.reason, error.detail)
+        beside = None if kind == "texts" else _beside(source)
+        for path in filter(None, (Path(source.path), beside)):
+            facts = path.stat()
+            digest.update(f"{source.name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+    names = tuple(source.name for source in sources)
+    return Shard("", kind, root, names, digest.hexdigest(), start, stop)

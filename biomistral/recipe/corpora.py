@@ -15,12 +15,18 @@ class CorpusSettings(Settings):
 
     name: Name = Field("corpus", description="Name of the tokens it makes.")
     articles: list[str] = Field(
-        default_factory=list, description="Glob patterns of JATS or NLM XML files (.xml, .nxml)."
+        default_factory=list,
+        description="Folders or glob patterns of JATS or NLM XML: files (.xml, .nxml, each also .gz), "
+        "objects of PubMed Central (PMC1.1.xml with PMC1.1.json beside it), packages (.tar.gz, with "
+        "their .csv file list beside them).",
     )
     texts: list[str] = Field(
         default_factory=list,
-        description="Glob patterns of plain text files (.txt), one document a file, or .jsonl "
-        "files with a text field (and optionally id, language, licence) per line.",
+        description="Folders or glob patterns of plain text: .txt, one document a file, or .jsonl "
+        "and .parquet with a text (and optionally id, language, licence, title) per line or row.",
+    )
+    text_column: str = Field(
+        "text", min_length=1, description="Field of .jsonl, column of .parquet that holds the text."
     )
     licences: list[Licence] = Field(
         default=["CC0", "CC-BY", "CC-BY-SA", "CC-BY-ND"],

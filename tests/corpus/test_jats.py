@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from biomistral.corpus.files import UnreadableError
@@ -134,4 +136,6 @@ def test_a_namespace_on_everything_changes_nothing(article) -> None:
     spaced = plain.replace(
         b"<article ", b'<article xmlns="https://jats.nlm.nih.gov/ns/archiving/1.3/" '
     )
-    assert read_article(spaced, "k") == read_article(plain, "k")
+    (found,) = read_article(spaced, "k")
+    (expected,) = read_article(plain, "k")
+    assert dataclasses.replace(found, source_md5=expected.source_md5) == expected

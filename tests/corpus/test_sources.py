@@ -9,39 +9,9 @@ import pytest
 
 from biomistral.corpus import sources
 from biomistral.corpus.documents import Dropped
-from biomistral.corpus.sources import find_sources, list_shards, read_documents, read_shard
-from biomistral.errors import InputError
+from biomistral.corpus.finding import find_articles
+from biomistral.corpus.sources import list_shards, read_documents, read_shard
 from biomistral.recipe.settings import CorpusSettings
-
-
-def test_files_come_sorted_and_once(articles_folder: Path) -> None:
-    settings = CorpusSettings(
-        articles=[
-            f"{articles_folder}/**/*.nxml",
-            f"{articles_folder}/**/*.xml",
-            f"{articles_folder}/deep/*",
-        ]
-    )
-    names = [source.name for source in find_sources(settings)[0]]
-    assert names == [
-        "5.nxml", "6-broken.xml", "7-short.xml", "8-copy.xml", "9-nc.xml",
-        "deep/1.xml", "deep/2.xml", "deep/3.xml", "deep/4.xml",
-    ]  # fmt: skip
-
-
-def test_a_pattern_without_files_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"corpus 'corpus', articles: the pattern .*\*\.xml' matches no files"
-    ):
-        find_sources(CorpusSettings(articles=[f"{tmp_path}/*.xml"]))
-
-
-def test_a_pattern_with_files_of_another_kind_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.pdf").write_bytes(b"%PDF")
-    with pytest.raises(
-        InputError, match=r"matches 1 files, none of a kind.*allowed are \.xml, \.nxml"
-    ):
-        find_sources(CorpusSettings(articles=[f"{tmp_path}/*"]))
 
 
 def test_a_packed_article_is_the_article(articles_folder: Path, tmp_path: Path) -> None:
@@ -73,7 +43,7 @@ def test_the_division_into_shards_depends_on_the_files_only(
         "articles-00002",
     ]
     assert [name for shard in shards for name in shard.names] == [
-        source.name for source in find_sources(settings)[0]
+        source.name for source in find_articles(settings)
     ]
     assert pickle.loads(pickle.dumps(shards)) == shards == list_shards(settings)
 
