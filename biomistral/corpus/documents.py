@@ -17,7 +17,6 @@ LicenceSource = Literal["", "metadata", "file_list", "xml", "field"]
 _INVISIBLE = re.compile("[\u00ad\u200b\u200c\u200d\u2060\ufeff]")
 _JOINERS_MATTER = re.compile("[\u0600-\u06ff\u0900-\u0dff]")  # Arabic and Indic scripts
 _IDEOGRAPH = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
-_SPACE = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +65,11 @@ class Dropped:
 
 def one_line(text: str) -> str:
     """NFC, no invisible marks, every run of white space one blank, none at the ends."""
-    text = unicodedata.normalize("NFC", text)
-    if not _JOINERS_MATTER.search(text):
-        text = _INVISIBLE.sub("", text)
-    return _SPACE.sub(" ", text).strip()
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+        if _INVISIBLE.search(text) and not _JOINERS_MATTER.search(text):
+            text = _INVISIBLE.sub("", text)
+    return " ".join(text.split())
 
 
 def count_words(text: str) -> int:

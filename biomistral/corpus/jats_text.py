@@ -102,13 +102,13 @@ _BETWEEN = r"(?:[\s,;\d–—‐-]|and\b|&|e\.g\.|cf\.|see\b|see\s+also\b)*"
 _BRACKETED = re.compile(rf"[(\[]{_BETWEEN}{_CITATION}(?:{_BETWEEN}{_CITATION})*{_BETWEEN}[)\]]")
 _RUN = re.compile(rf"{_CITATION}(?:[\s,;–—‐-]*{_CITATION})*")
 _EMPTIED = re.compile(rf"[(\[][\s,;{_GONE}–—‐-]*{_GONE}[\s,;{_GONE}–—‐-]*[)\]]")
-_AFTER_OPEN = re.compile(rf"(?<=[(\[])\s*{_GONE}[\s,;{_GONE}]*")
-_BEFORE_CLOSE = re.compile(rf"(?<![\s,;])[\s,;]*{_GONE}\s*(?=[)\]])")
+_AFTER_OPEN = re.compile(rf"([(\[])\s*{_GONE}[\s,;{_GONE}]*")
+_BEFORE_CLOSE = re.compile(rf"{_GONE}\s*(?=[)\]])")  # the separators before it go as ``_INSIDE``
 _SEPARATED = re.compile(rf"{_GONE}(?:[\s,;–—‐-]*{_GONE})+")
-_ALONE = re.compile(rf"(?<![\s,])[\s,]*{_GONE}(?=[\s.,;:)\]]|$)")
-_RAISED_NUMBER = re.compile(rf"(?<=\d)\s*{_RAISED}(?=[+−–-]?\d)")
+_RAISED_NUMBER = re.compile(rf"(\d)\s*{_RAISED}(?=[+−–-]?\d)")
+_NUMBER = re.compile(rf"(?<=\d)\s*{_RAISED}(?=[+−–-]?\d)")
 _NUMBER = re.compile(r"\s*[+−–-]?\s*\d+\s*")
-_SPACE_INSIDE = re.compile(r"(?<=[(\[])\s+|(?<![\s,;])[\s,;]+(?=[)\]])|\s+(?=[,.](?:\s|$))")
+_INSIDE = re.compile(r"(?<=[(\[]) +|(?<![ ,;])[ ,;]+(?=[)\]])| +(?=[,.](?: |$))")
 _HEADING_NUMBER = re.compile(r"^[\d.\s]+|[^\w\s-]")
 
 
@@ -218,12 +218,35 @@ def _clean(text: str) -> str:
         text = _RUN.sub(_kept_citation, text)
         text = _SEPARATED.sub(_GONE, text)
         text = _EMPTIED.sub(_GONE, text)
-        text = _AFTER_OPEN.sub("", text)
+        text = _AFTER_OPEN.sub(r"\1", text)
         text = _BEFORE_CLOSE.sub("", text)
-        text = _ALONE.sub("", text).replace(_GONE, "")
+        text = _closed_up(text)
     if _RAISED in text:
-        text = _RAISED_NUMBER.sub("^", text).replace(_RAISED, "")
-    return " ".join(_SPACE_INSIDE.sub("", text).split())
+        text = _RAISED_NUMBER.sub(r"\1^", text).replace(_RAISED, "")
+    if _may_have_inside(text):
+        text = _INSIDE.sub("", " ".join(text.split()))
+    return " ".join(text.split())
+
+
+def _may_have_inside(text: str) -> bool:
+    """Whether ``_INSIDE`` may match: trying it at every letter takes longer than all the rest."""
+    # fmt: off
+    return (
+        " ," in text or " ." in text or " )" in text or "( " in text or ",)" in text
+        or ";)" in text or " ]" in text or "[ " in text or ",]" in text or ";]" in text
+    )
+    # fmt: on
+
+
+def _closed_up(text: str) -> str:
+    """Text without the marks of what is gone, nor the blanks and commas that led up to it."""
+    first, *rest = text.split(_GONE)
+    done = first
+    for piece in rest:
+        if not piece or piece[0] in " .,;:)]":
+            done = done.rstrip(" ,")
+        done += piece
+    return done
 
 
 def _kept_citation(match: re.Match[str]) -> str:

@@ -103,8 +103,9 @@ def read_documents(
     shards = list_shards(settings)
     total, done = sum(len(shard.names) for shard in shards), 0
     for shard in shards:
-        for name in shard.names if on_file else ():
-            on_file(done, total, name)
+        for name in shard.names:
+            if on_file:
+                on_file(done, total, name)
             done += 1
         for item in _read(shard, settings):
             yield item.document if isinstance(item, Dropped) else item
