@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from biomistral import __version__
+from biomistral.cli import generate_commands
 from biomistral.cli.corpus_commands import corpus_app
 from biomistral.cli.evaluate_commands import evaluate_app
 from biomistral.cli.groups import RunByDefault
@@ -63,6 +64,7 @@ merge_app = typer.Typer(
 app.add_typer(merge_app)
 app.add_typer(corpus_app)
 app.add_typer(evaluate_app)
+generate_commands.add_to(app)
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
 Changes = Annotated[
