@@ -34,7 +34,7 @@ STEP_VERSIONS: Mapping[str, int] = {
     "merge": 2,
     "quantize": 2,
     "questions": 2,
-    "predict": 2,
+    "predict": 3,
     "ensemble": 3,
     "score": 3,
     "report": 2,

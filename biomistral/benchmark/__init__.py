@@ -11,14 +11,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from biomistral.benchmark.prompts import build_requests
+    from biomistral.benchmark.prompts import build_requests, build_validation_requests
     from biomistral.benchmark.questions import find_question_files, load_questions
     from biomistral.benchmark.showing import show_question
 
-__all__ = ["build_requests", "find_question_files", "load_questions", "show_question"]
+__all__ = [
+    "build_requests",
+    "build_validation_requests",
+    "find_question_files",
+    "load_questions",
+    "show_question",
+]
 
 _MODULES = {
     "build_requests": "prompts",
+    "build_validation_requests": "prompts",
     "find_question_files": "questions",
     "load_questions": "questions",
     "show_question": "showing",

@@ -7,6 +7,9 @@ of its own shows those of English (as published for all languages). With ``examp
 each question has examples of its own, found by a hash of seed and id; with ``stored`` those that
 were published with it.
 
+Validation questions are asked in the same way, to calibrate on: those that no seed shows as an
+example, for they are drawn from the same files.
+
 How a prompt looks is in ``templates``. Pure; knows nothing about files or tokens.
 """
 
@@ -14,8 +17,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from biomistral.benchmark.selection import answered, evenly_spaced
 from biomistral.benchmark.tasks import FALLBACK_LANGUAGE, ZERO_SHOT
 from biomistral.benchmark.templates import (
     WORDS,
@@ -67,6 +71,39 @@ def build_requests(
     return requests
 
 
+def build_validation_requests(
+    questions: Sequence[Question],
+    settings: EvaluateSettings,
+    render: Render | None = None,
+    *,
+    shots: int | None = None,
+) -> list[Request]:
+    """Build the same of validation questions, ``settings.validation`` a task and language at most.
+
+    Only for tasks and languages that are evaluated; none with ``examples: stored``, which come with
+    test questions only, and none where all serve as examples. ``shots`` instead of those of the
+    settings changes the prompts and not which questions are asked.
+    """
+    if not settings.validation or settings.examples == "stored":
+        return []
+    most = min(settings.validation, settings.limit or settings.validation)
+    tested = {(q.task, q.language): q for q in questions if q.split == "test"}
+    pools: dict[tuple[str, str], list[Question]] = {}
+    for question in questions:
+        if question.split != "test":
+            pools.setdefault((question.task, question.language), []).append(question)
+    requests: list[Request] = []
+    for key in sorted(tested):
+        asked = [q for q in pools.get(key, []) if q.split == "validation"]
+        if asked:
+            whole = _group([tested[key]], pools, settings)
+            unshown = evenly_spaced(_unshown(asked, whole.draw, settings.seeds), most)
+            fewer = settings if shots is None else settings.model_copy(update={"shots": shots})
+            group = replace(_group([tested[key]], pools, fewer), questions=unshown)
+            requests += _requests(group, fewer, render) if unshown else []
+    return requests
+
+
 def draw_examples(pool: Sequence[Question], shots: int, seed: int) -> list[Question]:
     """Draw ``shots`` examples of one task; the order of ``pool`` does not matter."""
     drawn = sorted(pool, key=lambda example: _rank(example, seed))[:shots]
@@ -111,6 +148,16 @@ def _group(
         )
     drawn = {seed: draw_examples(pool, shots, seed) for seed in settings.seeds}
     return _Asked(asked, shots, lambda _, seed: drawn[seed])
+
+
+def _unshown(asked: Sequence[Question], draw: Draw, seeds: Sequence[int]) -> list[Question]:
+    """Return the questions that are not among the examples that they would be shown."""
+
+    def is_shown(question: Question) -> bool:
+        shown = (example for seed in seeds for example in draw(question, seed))
+        return answered(question) in map(answered, shown)
+
+    return [question for question in asked if not is_shown(question)]
 
 
 def _requests(

@@ -103,8 +103,8 @@ def aligned_samples(ids: Mapping[str, Sequence[str]], count: int | None) -> dict
 
 def without_giveaways(examples: Sequence[Question], asked: Sequence[Question]) -> list[Question]:
     """Drop the examples that have passage, question and right answer of a question asked."""
-    known = {_answered(question) for question in asked}
-    return [example for example in examples if _answered(example) not in known]
+    known = {answered(question) for question in asked}
+    return [example for example in examples if answered(example) not in known]
 
 
 def num_equal_choices(questions: Sequence[Question]) -> int:
@@ -123,7 +123,8 @@ def reasons(selection: Selection) -> Counter[str]:
     )
 
 
-def _answered(question: Question) -> tuple[str, str, str]:
+def answered(question: Question) -> tuple[str, str, str]:
+    """Passage, question and right answer, without regard to case and blanks."""
     texts = (question.context, question.stem, question.choices[question.gold])
     context, stem, answer = (" ".join(text.casefold().split()) for text in texts)
     return context, stem, answer

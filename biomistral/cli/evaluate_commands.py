@@ -49,7 +49,9 @@ def evaluate_run(
     models: Annotated[
         list[str],
         typer.Argument(
-            help="Folders or hub ids (owner/name), each also as NAME=FOLDER.", metavar="MODEL..."
+            help="Folders, hub ids (owner/name) or served models (https://host/v1#MODEL), each also "
+            "as NAME=....",
+            metavar="MODEL...",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for answers, scores and the report.")],
@@ -62,11 +64,23 @@ def evaluate_run(
     scoring: Scoring = "letter",
     limit: Limit = None,
     precision: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    engine: Annotated[str, typer.Option(help="own, or vllm (on a GPU).")] = "own",
     template: Template = None,
     run: Annotated[
         Path | None,
         typer.Option(help="Folder of a run of a recipe; its models may be called by their names."),
     ] = None,
+    api: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--api",
+            metavar="FIELD=VALUE",
+            help="Any field of a served model in a recipe, such as input_price=0.5.",
+        ),
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Ask served models without a question about the cost.")
+    ] = False,
     report: Annotated[bool, typer.Option(help="Write the report, too.")] = False,
     changes: Changes = None,
 ) -> None:
@@ -74,9 +88,8 @@ def evaluate_run(
     from biomistral.cli import evaluating
 
     asked = evaluating.Asked(data, tasks, languages, shots, seeds, scoring, limit, template)
-    evaluating.run(
-        models, out, asked, precision=precision, run=run, report=report, changes=changes or []
-    )
+    way = evaluating.Way(precision, engine, run, api or [], report, yes)
+    evaluating.run(models, out, asked, way, changes=changes or [])
 
 
 @evaluate_app.command("show")

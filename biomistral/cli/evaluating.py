@@ -7,7 +7,7 @@ terminal, nothing about how answers come about.
 
 from __future__ import annotations
 
-import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from biomistral.advisory import ADVISORY
-from biomistral.errors import InputError, did_you_mean
+from biomistral.cli.evaluated_models import plain_name, sources
+from biomistral.errors import InputError
 from biomistral.languages import LANGUAGES
 
 if TYPE_CHECKING:
@@ -27,8 +28,19 @@ if TYPE_CHECKING:
     from biomistral.records import Request
     from biomistral.reporting.results import Results, Setting
 
-_NAMED = re.compile(r"([A-Za-z0-9][\w.-]*)=(.+)", re.ASCII)
 _NO_MODEL = "model"  # stands in recipes that only build prompts
+
+
+@dataclass(frozen=True)
+class Way:
+    """Options of ``biomistral evaluate`` alone: how models are run, and what is made."""
+
+    precision: str = "bfloat16"
+    engine: str = "own"
+    run: Path | None = None
+    api: Sequence[str] = ()
+    report: bool = False
+    yes: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,27 +58,38 @@ class Asked:
 
 
 def run(
-    models: Sequence[str],
-    out: Path,
-    asked: Asked,
-    *,
-    precision: str,
-    run: Path | None,
-    report: bool,
-    changes: Sequence[str],
+    models: Sequence[str], out: Path, asked: Asked, way: Way, *, changes: Sequence[str]
 ) -> None:
     """Evaluate models and print a table for each language and scoring."""
     from biomistral.cli.running import execute
     from biomistral.pipeline import plan, select
 
-    recipe = _recipe(asked, _places(models, run), changes, name=_name(out), precision=precision)
+    name = plain_name(out)
+    recipe = _recipe(asked, sources(models, way.run, way.api), changes, name=name, way=way)
     console = Console(highlight=False, markup=False)
-    steps = select(plan(recipe, out), ["report" if report else "scores"])
+    if not _confirm_costs(console, recipe, out, yes=way.yes):
+        return
+    steps = select(plan(recipe, out), ["report" if way.report else "scores"])
     execute(console, recipe, out, steps)
     _show_scores(console, out, [*recipe.models])
-    if report:
+    if way.report:
         console.print(f"Report: {out / 'report/report/index.html'}", soft_wrap=True)
     console.print(ADVISORY, style="dim")
+
+
+def _confirm_costs(console: Console, recipe: Recipe, out: Path, *, yes: bool) -> bool:
+    """Say what served models will be asked; whether the person wants that."""
+    from biomistral.cli.running import show_costs
+
+    num_requests = show_costs(console, recipe, out)
+    if yes or not num_requests:
+        return True
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise InputError(
+            f"evaluate: {num_requests:,} requests are to be sent, and nobody is there to be asked; "
+            "say --yes to send them"
+        )
+    return typer.confirm("Send them?")
 
 
 def show(asked: Asked, *, number: int, changes: Sequence[str], model: str | None = None) -> None:
@@ -111,31 +134,33 @@ def import_lm_eval(
 
 def _recipe(
     asked: Asked,
-    places: Mapping[str, str],
+    models: Mapping[str, Mapping[str, Any]],
     changes: Sequence[str],
     *,
     name: str,
-    precision: str = "bfloat16",
+    way: Way | None = None,
 ) -> Recipe:
     """Make the recipe that the options mean; raises ``RecipeError`` for what they may not be."""
     from biomistral.recipe import parse_recipe
 
-    stored = {key: {"path": path} for key, path in places.items()} or {_NO_MODEL: {"path": "a/b"}}
+    way = way or Way()
+    models = models or {_NO_MODEL: {"path": "a/b"}}
     tasks = _words(asked.tasks)
     evaluate: dict[str, Any] = {
-        "models": list(stored),
+        "models": list(models),
         "tasks": "all" if tasks == ["all"] else tasks,
         "languages": _languages(asked.data, tasks, asked.languages),
         "shots": asked.shots,
         "seeds": [int(word) if word.isdigit() else word for word in _words(asked.seeds)],
         "scoring": _words(asked.scoring),
         "limit": asked.limit,
-        "precision": precision,
+        "precision": way.precision,
+        "engine": way.engine,
         **({"template": asked.template} if asked.template else {}),
     }
     value = {
         "name": name,
-        "models": stored,
+        "models": {key: dict(source) for key, source in models.items()},
         "benchmark": {"data": asked.data},
         "evaluate": evaluate,
     }
@@ -175,51 +200,6 @@ def _where_to_get(data: str) -> str:
         "(docs/benchmark.md says under which names they are looked for) into one folder and name "
         f"it with --data:{lines}"
     )
-
-
-def _places(models: Sequence[str], run: Path | None) -> dict[str, str]:
-    """Path or hub id of each model, by the name it has in tables."""
-    places: dict[str, str] = {}
-    for word in models:
-        named = None if Path(word).is_dir() else _NAMED.fullmatch(word)
-        name, path = named.groups() if named else ("", word)
-        if not name and run is not None and not Path(word).is_dir():
-            name, path = word, _in_run(word, run)
-        name = name or _name(Path(path))
-        if name in places:
-            raise InputError(
-                f"{word}: another model is called {name!r}, too; write one as NAME={path}"
-            )
-        places[name] = path
-    return places
-
-
-def _in_run(name: str, run: Path) -> str:
-    """Path of a model of a run: one that it made, or one that its recipe names."""
-    from biomistral.recipe import load_recipe
-    from biomistral.recipe.settings import StoredModel
-
-    if (run / "model" / name).is_dir():
-        return str(run / "model" / name)
-    sources = load_recipe(run / "recipe.yaml").models if (run / "recipe.yaml").is_file() else {}
-    stored = {
-        key: source.path for key, source in sources.items() if isinstance(source, StoredModel)
-    }
-    if name in stored:
-        return stored[name]
-    made = sorted(path.name for path in (run / "model").glob("[!.]*"))
-    known = [*made, *stored]
-    raise InputError(
-        f"{name}: is no folder, and {run} has no such model{did_you_mean(name, known)} "
-        f"(it has: {', '.join(known) or 'none'})"
-    )
-
-
-def _name(path: Path) -> str:
-    """A name for tables and folders: the last part of a path, of plain characters."""
-    last = path.name or path.resolve().name
-    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in last)
-    return plain.lstrip("._-")[:100] or "evaluation"
 
 
 def _requests(asked: Asked, changes: Sequence[str], model: str | None) -> list[Request]:

@@ -14,7 +14,16 @@ from rich.table import Table
 
 from biomistral.advisory import ADVISORY
 from biomistral.cli import terminal
-from biomistral.pipeline import Outcome, Step, Verdict, judge, plan, run_steps, select
+from biomistral.pipeline import (
+    Outcome,
+    Step,
+    Verdict,
+    expected_costs,
+    judge,
+    plan,
+    run_steps,
+    select,
+)
 from biomistral.recipe import Recipe, load_recipe
 from biomistral.recipe.explain import explain
 
@@ -31,6 +40,8 @@ def run(
     steps = select(plan(recipe, root), only)
     if dry_run:
         _show_plan(console, steps, {step.key: judge(step, root) for step in steps})
+        if not any(step.missing for step in steps):
+            show_costs(console, recipe, root)
         return
     outcomes = execute(console, recipe, root, steps)
     console.print(_outcome_table(outcomes))
@@ -59,6 +70,14 @@ def execute(console: Console, recipe: Recipe, root: Path, steps: Sequence[Step])
             if outcome.verdict.state != "done":
                 console.print(_line(outcome))
     return outcomes
+
+
+def show_costs(console: Console, recipe: Recipe, root: Path) -> int:
+    """Print what is left to ask of served models; return the number of requests."""
+    costs = expected_costs(recipe, root)
+    for name, cost in costs.items():
+        console.print(f"{name}: {cost.words}", soft_wrap=True)
+    return sum(cost.num_requests for cost in costs.values())
 
 
 def _show_plan(console: Console, steps: Sequence[Step], verdicts: dict[str, Verdict]) -> None:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from biomistral.evaluation.ensembles import ensemble
-    from biomistral.evaluation.prediction import Keeping, predict
+    from biomistral.evaluation.prediction import Asked, Keeping, predict
     from biomistral.evaluation.scores import score
 
-__all__ = ["Keeping", "ensemble", "predict", "score"]
+__all__ = ["Asked", "Keeping", "ensemble", "predict", "score"]
 
 _MODULES = {
+    "Asked": "prediction",
     "Keeping": "prediction",
     "ensemble": "ensembles",
     "predict": "prediction",

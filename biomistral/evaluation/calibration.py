@@ -30,6 +30,7 @@ from biomistral.evaluation.columns import Floats, Ints
 
 NUM_FOLDS = 5
 METHODS = ("temperature", "platt")
+LEAST_VALIDATION = 100  # questions: of fewer, the other folds of the test questions say more
 # Where all answers are right (or wrong), likelihood alone would go on for ever.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
 _ABSENT = -1e5  # log-probability of a choice that is not there; its exponential is 0

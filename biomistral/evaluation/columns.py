@@ -23,6 +23,7 @@ from biomistral.errors import InputError
 from biomistral.records import LETTERS, UNSAID
 
 PREDICTIONS = "predictions.parquet"
+VALIDATION = "validation.parquet"  # answers to validation questions, beside them
 _COLUMNS = ("question_id", "task", "language", "shots", "seed", "scoring", "logprobs", "gold")
 _OPTIONAL = ("order", "top")  # files of older versions do not have them
 
@@ -68,9 +69,22 @@ def read_cells(folder: Path, model: str) -> dict[CellKey, Cell]:
     Raises ``InputError`` if the file is missing or broken, empty, has an answer twice, lacks one
     for some seed, or gives one question two right answers.
     """
-    table = _read_table(folder / PREDICTIONS)
+    return _read_file(folder / PREDICTIONS, model)
+
+
+def read_validation(folder: Path, model: str) -> dict[CellKey, Cell]:
+    """Read the answers to validation questions that lie beside a model's predictions, if any do.
+
+    Raises ``InputError`` as ``read_cells`` does.
+    """
+    path = folder / VALIDATION
+    return _read_file(path, model) if path.is_file() and pq.read_metadata(path).num_rows else {}
+
+
+def _read_file(path: Path, model: str) -> dict[CellKey, Cell]:
+    table = _read_table(path)
     if not table.num_rows:
-        raise InputError(f"{folder / PREDICTIONS}: is empty; evaluate {model!r} again")
+        raise InputError(f"{path}: is empty; evaluate {model!r} again")
     logprobs = _padded(table["logprobs"].combine_chunks(), -np.inf)
     answers = _Answers(
         *_coded(table["question_id"]),

@@ -29,15 +29,17 @@ import numpy as np
 from biomistral import artifacts
 from biomistral.artifacts import Origin
 from biomistral.errors import InputError, did_you_mean
-from biomistral.evaluation.calibration import folds
+from biomistral.evaluation.calibration import LEAST_VALIDATION, folds
 from biomistral.evaluation.columns import (
     PREDICTIONS,
+    VALIDATION,
     Cell,
     CellKey,
     Floats,
     Ints,
     check_same_questions,
     read_cells,
+    read_validation,
     words,
 )
 from biomistral.evaluation.metrics import correct, renormalised
@@ -50,15 +52,14 @@ def ensemble(
     predictions: Mapping[str, Path],
     out: Path,
     *,
-    validation: Mapping[str, Path] | None = None,
     origin: Origin | None = None,
 ) -> Path:
     """Combine the predictions of ``settings.models`` into those of the ensemble, at ``out``.
 
     ``predictions`` has the folder of each model's predictions by the model's name; more may be
-    there. ``validation`` has their predictions on validation questions, to weigh them by. Raises
-    ``InputError`` if one is missing, or if the models did not answer the same
-    questions with the same seeds.
+    there. Models are weighed by their answers to validation questions of the same task, where there
+    are enough. Raises ``InputError`` if a model is missing, if the models did not answer the same
+    questions with the same seeds, or if one answered in words and is to be given a weight.
     """
     for model in settings.models:
         if model not in predictions:
@@ -71,23 +72,22 @@ def ensemble(
         kind="predictions",
         name=settings.name,
         settings=settings.model_dump(mode="json"),
-        inputs={
-            **{model: artifacts.fingerprint_of_files([path]) for model, path in used.items()},
-            **{
-                f"validation of {model}": artifacts.fingerprint_of_files([path])
-                for model, path in (validation or {}).items()
-            },
-        },
+        inputs={model: artifacts.fingerprint_of_files([path]) for model, path in used.items()},
     )
     cells = {model: read_cells(path, model) for model, path in used.items()}
     check_same_questions(cells)
     _check_probabilities(settings, cells)
-    others = {model: read_cells(validation[model], model) for model in used} if validation else None
-    if others is not None:
-        check_same_questions(others)
+    validation = {model: read_validation(path, model) for model, path in used.items()}
+    check_same_questions(validation, partial=True)
+    _check_probabilities(settings, validation)
     with artifacts.create(out, origin) as draft:
-        records = _records(settings, cells, others)
+        records = _records(settings, cells, validation)
         draft.counts["predictions"] = write_records(draft.folder / PREDICTIONS, records, Prediction)
+        records = _records(settings, validation, validation)
+        if number := write_records(draft.folder / VALIDATION, records, Prediction):
+            draft.counts["validation_predictions"] = number
+        else:
+            (draft.folder / VALIDATION).unlink()
     return out
 
 
@@ -218,12 +218,12 @@ def _weights(
     settings: EnsembleSettings,
     stacked: Floats,
     cell: Cell,
-    others: Sequence[Cell] | None,
+    others: Sequence[Cell],
 ) -> Floats | None:
     """Weights of the models of a cell, from validation questions or across folds."""
     if settings.method not in {"accuracy", "fitted"}:
         return None
-    if others:
+    if others and len(others[0].gold) >= LEAST_VALIDATION:
         answers = np.stack([other.logprobs for other in others])
         return weights_of(answers, others[0].gold, settings.method)
     return cross_weights(stacked, cell.gold, folds(cell.question_ids), settings.method)
@@ -232,13 +232,15 @@ def _weights(
 def _records(
     settings: EnsembleSettings,
     cells: Mapping[str, Mapping[CellKey, Cell]],
-    validation: Mapping[str, Mapping[CellKey, Cell]] | None = None,
+    validation: Mapping[str, Mapping[CellKey, Cell]],
 ) -> Iterator[Prediction]:
+    """Answers of the ensemble to all questions that every model has answered."""
     for key, cell in cells[settings.models[0]].items():
+        if any(key not in cells[model] for model in settings.models):
+            continue
         stacked = np.stack([cells[model][key].logprobs for model in settings.models])
-        others = None
-        if validation and key in validation[settings.models[0]]:
-            others = [validation[model][key] for model in settings.models]
+        others = [by_key[key] for by_key in validation.values() if key in by_key]
+        others = others if len(others) == len(settings.models) else []
         weights = _weights(settings, stacked, cell, others)
         means = np.minimum(combined(stacked, key.scoring, settings.method, weights), 0.0)
         for seed_index, seed in enumerate(cell.seeds):

@@ -8,7 +8,7 @@ or scoring that is added costs what is new and no more.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,24 +17,24 @@ import pyarrow.parquet as pq
 import torch
 
 from biomistral import artifacts, versions
-from biomistral.artifacts import Origin
-from biomistral.evaluation.columns import PREDICTIONS
+from biomistral.artifacts import Draft, Origin
+from biomistral.evaluation.columns import PREDICTIONS, VALIDATION
 from biomistral.evaluation.endpoints.engine import EndpointEngine, in_words
 from biomistral.evaluation.engine import Engine, TransformersEngine
-from biomistral.evaluation.long_prompts import FewerShots, fit
+from biomistral.evaluation.long_prompts import FewerShots, Fitted, Rule, fit
 from biomistral.evaluation.units import Store, Unit, cut
+from biomistral.evaluation.vllm_engine import VllmEngine
+from biomistral.models.hub import local_folder
 from biomistral.models.loading import pick_device
 from biomistral.progress import Progress, ignore
 from biomistral.recipe.endpoints import EndpointModel
 from biomistral.records import Prediction, Request, write_records
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from biomistral.recipe.settings import EvaluateSettings
 
 # What changes the answers of one model; which other models are evaluated does not.
-_SETTINGS_OF_ANSWERS = {"batch_tokens", "precision", "long_prompts"}
+_SETTINGS_OF_ANSWERS = {"batch_tokens", "precision", "engine", "long_prompts"}
 _COSTS = ("prompt_tokens", "forward_tokens")
 
 
@@ -46,6 +46,14 @@ class Keeping:
     digest: Callable[[Path], str] = artifacts.file_digest  # may remember files that did not change
 
 
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """Requests, and how to build the same ones with fewer worked examples, if that is wanted."""
+
+    requests: Sequence[Request]
+    fewer_shots: FewerShots | None = None
+
+
 def predict(
     settings: EvaluateSettings,
     model: Path | str | EndpointModel,
@@ -55,6 +63,7 @@ def predict(
     name: str,
     revision: str | None = None,
     fewer_shots: FewerShots | None = None,
+    validation: Asked | None = None,
     keeping: Keeping | None = None,
     origin: Origin | None = None,
     progress: Progress = ignore,
@@ -62,47 +71,81 @@ def predict(
     """Score ``requests`` with ``model`` and write the predictions of ``name``, in their order.
 
     ``model`` is a folder, a hub id with its ``revision``, or one behind an endpoint. Answers that
-    ``keeping`` has already are taken from there. ``fewer_shots`` builds the same requests with fewer worked examples, for
-    ``long_prompts: drop_shots``.
+    ``keeping`` has already are taken from there. ``fewer_shots`` builds the same requests with fewer
+    worked examples, for ``long_prompts: drop_shots``. The answers to ``validation`` requests go into
+    a file of their own.
 
     Raises ``InputError`` or ``ModelError`` if model, tokenizer and requests do not go together, a
     prompt is too long by the rule of ``settings``, or the memory is too small for any batch.
     """
     keeping = keeping or Keeping()
     requests = list(requests)
-    origin = origin or _origin(settings, model, requests, name=name, revision=revision)
+    validation = validation or Asked([])
+    origin = origin or _origin(
+        settings, model, requests, validation.requests, name=name, revision=revision
+    )
     with artifacts.create(out, origin, resume=True) as draft:
         store = Store(keeping.units or draft.work)
-        engine: Engine
-        if isinstance(model, EndpointModel):
-            draft.not_deterministic = "a server's answers may change"
-            engine = EndpointEngine(model, store.folder)
-        else:
-            draft.device = pick_device().type
-            if draft.device != "cpu":
-                draft.not_deterministic = "GPU kernels add in varying order"
-            draft.threads = torch.get_num_threads()
-            engine = TransformersEngine(settings, model, revision, keeping.digest)
-        fitted = fit(requests, engine, settings.long_prompts, fewer_shots) if requests else None
-        if fitted and isinstance(engine, EndpointEngine):
-            progress(0, None, engine.expect(fitted.requests).words)
-        tables, counts = _answers(
-            engine,
-            fitted.requests if fitted else [],
-            store,
-            name=name,
-            progress=progress,
-        )
-        if fitted and (fitted.shortened or fitted.skipped):
+        engine = _engine(settings, model, revision, keeping, store)
+        _describe(draft, engine)
+        rule = settings.long_prompts
+        tested = _fitted(Asked(requests, fewer_shots), engine, rule)
+        other = _fitted(validation, engine, rule)
+        if isinstance(engine, EndpointEngine) and tested.requests:
+            progress(0, None, engine.expect([*tested.requests, *other.requests]).words)
+        tables, counts = _answers(engine, tested.requests, store, name=name, progress=progress)
+        if tested.shortened or tested.skipped:
             counts["long_prompts"] = {
-                "shortened": fitted.shortened,
-                "skipped": list(fitted.skipped),
+                "shortened": tested.shortened,
+                "skipped": list(tested.skipped),
             }
         _join(tables, draft.folder / PREDICTIONS)
         draft.counts.update(counts)
-        if isinstance(model, EndpointModel):
+        if isinstance(engine, EndpointEngine):
             draft.counts["in_words"] = in_words(tables)
+        if other.requests:
+            tables, _ = _answers(engine, other.requests, store, name=name, progress=progress)
+            _join(tables, draft.folder / VALIDATION)
+            draft.counts["validation_predictions"] = len(other.requests)
     return out
+
+
+def _engine(
+    settings: EvaluateSettings,
+    model: Path | str | EndpointModel,
+    revision: str | None,
+    keeping: Keeping,
+    store: Store,
+) -> Engine:
+    """Return what answers for a model: a server, vLLM, or the engine of our own."""
+    if isinstance(model, EndpointModel):
+        return EndpointEngine(model, store.folder)
+    if settings.engine == "vllm":
+        return VllmEngine(
+            local_folder(model, revision), precision=settings.precision, digest=keeping.digest
+        )
+    return TransformersEngine(settings, model, revision, keeping.digest)
+
+
+def _describe(draft: Draft, engine: Engine) -> None:
+    """Say in the manifest where the answers come from, and why they may not come again."""
+    if isinstance(engine, EndpointEngine):
+        draft.not_deterministic = "a server's answers may change"
+        return
+    draft.device = pick_device().type
+    if isinstance(engine, VllmEngine):
+        draft.not_deterministic = "vLLM's numbers depend on what is asked at the same time"
+        return
+    if draft.device != "cpu":
+        draft.not_deterministic = "GPU kernels add in varying order"
+    draft.threads = torch.get_num_threads()
+
+
+def _fitted(asked: Asked, engine: Engine, rule: Rule) -> Fitted:
+    """Apply the rule for long prompts; nothing is opened where nothing is asked."""
+    if not asked.requests:
+        return Fitted([])
+    return fit(asked.requests, engine, rule, asked.fewer_shots)
 
 
 def _answers(
@@ -153,6 +196,7 @@ def _origin(
     settings: EvaluateSettings,
     model: Path | str | EndpointModel,
     requests: Sequence[Request],
+    validation: Sequence[Request],
     *,
     name: str,
     revision: str | None,
@@ -171,13 +215,13 @@ def _origin(
             "revision": revision,
             "name": name,
         },
-        inputs={
-            "requests": artifacts.digest_of(
-                [artifacts.digest_of(dataclasses.asdict(request)) for request in requests]
-            )
-        },
+        inputs={"requests": _digest(requests), "validation": _digest(validation)},
         step_version=versions.STEP_VERSIONS["predict"],
     )
+
+
+def _digest(requests: Iterable[Request]) -> str:
+    return artifacts.digest_of([artifacts.digest_of(dataclasses.asdict(r)) for r in requests])
 
 
 def _ahead(progress: Progress, start: int, whole: int | None, words: str) -> Progress:

@@ -82,7 +82,7 @@ def fit_calibrators(
 ) -> tuple[dict[CellKey, Calibrator], list[SavedFit]]:
     """Calibrate one model, each group of tasks on its own; return also what is to be kept.
 
-    Groups without ``validation`` questions are cross-fitted on their own.
+    Groups with fewer than ``LEAST_VALIDATION`` questions in ``validation`` are cross-fitted.
     """
     calibrators: dict[CellKey, Calibrator] = {}
     saved: list[SavedFit] = []
@@ -90,10 +90,12 @@ def fit_calibrators(
         return calibrators, saved
     there = {(key, group): tasks for key, group, tasks in _groups(validation or {}, groups)}
     for key, group, tasks in _groups(cells, groups):
-        on_validation = there.get((key, group))
-        source = cells if on_validation is None or validation is None else validation
+        on_validation = there.get((key, group), [])
+        if validation is None or not _has_enough(validation, on_validation):
+            on_validation = []
+        source = validation if validation and on_validation else cells
         logprobs, gold, fold = _pooled([source[task] for task in on_validation or tasks])
-        if on_validation is None:
+        if not on_validation:
             whole, parts = calibration.cross_fits(logprobs, gold, fold)
         else:
             whole = calibration.fit(logprobs, gold)
@@ -112,10 +114,14 @@ def fit_calibrators(
                 slope=whole.slope,
                 intercept=whole.intercept,
                 num_answers=len(gold),
-                fitted_on="test" if on_validation is None else "validation",
+                fitted_on="validation" if on_validation else "test",
             )
         )
     return calibrators, saved
+
+
+def _has_enough(validation: Mapping[CellKey, Cell], tasks: Sequence[CellKey]) -> bool:
+    return sum(len(validation[key].gold) for key in tasks) >= calibration.LEAST_VALIDATION
 
 
 def reliability_bins(

@@ -19,7 +19,13 @@ from biomistral import artifacts
 from biomistral.artifacts import Origin
 from biomistral.errors import InputError, did_you_mean
 from biomistral.evaluation import score_rows
-from biomistral.evaluation.columns import Cell, CellKey, check_same_questions, read_cells
+from biomistral.evaluation.columns import (
+    Cell,
+    CellKey,
+    check_same_questions,
+    read_cells,
+    read_validation,
+)
 from biomistral.evaluation.comparison import compare
 from biomistral.models import calibrations
 from biomistral.records import (
@@ -49,15 +55,14 @@ def score(
     *,
     seed: int = 42,
     ensembles: Collection[str] = (),
-    validation: Mapping[str, Path] | None = None,
     origin: Origin | None = None,
 ) -> Path:
     """Score the predictions of all models against the questions they answer.
 
     ``predictions`` has the folder of each model's predictions by its name, in table order, those of
     ``ensembles`` among them; ``questions`` is a folder of questions and tasks; ``seed`` draws the
-    resamples of the intervals. ``validation`` has folders of predictions on other questions of the
-    same tasks, by model: calibration is fitted on these where they are given, else cross-fitted.
+    resamples of the intervals. Calibration is fitted on the answers to validation questions that lie
+    beside the predictions, where there are enough of a group of tasks, else cross-fitted.
 
     Raises ``InputError`` if files are missing or broken, if the models
     did not answer the same questions, or if these are not those of ``questions``.
@@ -74,21 +79,14 @@ def score(
                 f"predictions of {model}": artifacts.fingerprint_of_files([path])
                 for model, path in predictions.items()
             },
-            **{
-                f"validation of {model}": artifacts.fingerprint_of_files([path])
-                for model, path in (validation or {}).items()
-            },
         },
     )
     cells = {model: read_cells(path, model) for model, path in predictions.items()}
     check_same_questions(cells)
     groups = {task.name: task.group for task in read_records(questions / TASKS, Task)}
     _check_answers_questions(next(iter(cells.values())), questions, groups)
-    validation = validation or {}
     fitted = {
-        model: score_rows.fit_calibrators(
-            own, groups, read_cells(validation[model], model) if model in validation else None
-        )
+        model: score_rows.fit_calibrators(own, groups, read_validation(predictions[model], model))
         for model, own in cells.items()
     }
     calibrators = {model: of_cells for model, (of_cells, _) in fitted.items()}

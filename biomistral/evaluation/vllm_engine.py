@@ -8,16 +8,15 @@ letters, vLLM is asked for the log-probabilities of their ids behind the prompt
 (``SamplingParams.logprob_token_ids``), with its cache of prefixes; the token that it generates at
 temperature 0 is the most probable of all. Of cloze continuations, for those of the prompt's own tokens
 (``prompt_logprobs``), for which vLLM reads each sequence anew.
-
-No setting chooses it yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from biomistral import artifacts
 from biomistral.errors import ModelError, require
 from biomistral.models.continuations import Encoded, TextEncoder, encode_requests
 from biomistral.models.identity import model_digest
@@ -34,21 +33,29 @@ _CHUNK = 512  # requests between two times that answers are kept
 class VllmEngine:
     """A model folder, run by vLLM; its memory is bounded by vLLM's own settings in ``options``."""
 
-    def __init__(self, folder: Path, *, precision: str = "bfloat16", **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        precision: str = "bfloat16",
+        digest: Callable[[Path], str] = artifacts.file_digest,
+        **options: Any,
+    ) -> None:
         """Raise ``MissingDependencyError`` if vLLM is not installed; loads nothing yet."""
         require("vllm", extra="vllm", purpose="evaluation with vLLM")
         self._folder = folder
         self._precision = precision
+        self._digest = digest
         self._options = options
         self._encoder = TextEncoder(load_tokenizer(folder))
         self._llm: Any = None
 
     def facts(self) -> Mapping[str, Any]:
         """Digest of the model, precision, and the version of vLLM."""
-        import vllm
+        from vllm import __version__
 
-        facts = {"model": model_digest(self._folder), "precision": self._precision}
-        return {**facts, "engine": f"vllm {vllm.__version__}", "version": VERSION}
+        facts = {"model": model_digest(self._folder, self._digest), "precision": self._precision}
+        return {**facts, "engine": f"vllm {__version__}", "version": VERSION}
 
     @property
     def context_tokens(self) -> int | None:

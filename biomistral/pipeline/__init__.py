@@ -6,8 +6,9 @@ for outcome in run_steps(steps, Path("runs/miniature")):
     print(outcome.step.key, outcome.verdict.state, outcome.seconds)
 """
 
+from biomistral.pipeline.costs import expected_costs
 from biomistral.pipeline.plan import plan
 from biomistral.pipeline.running import Outcome, run_steps, select
 from biomistral.pipeline.steps import Step, Verdict, judge
 
-__all__ = ["Outcome", "Step", "Verdict", "judge", "plan", "run_steps", "select"]
+__all__ = ["Outcome", "Step", "Verdict", "expected_costs", "judge", "plan", "run_steps", "select"]

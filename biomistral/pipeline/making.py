@@ -224,8 +224,8 @@ def predict(
     """
 
     def make(out: Path, origin: Origin, progress: Progress) -> None:
-        from biomistral.benchmark import build_requests
-        from biomistral.evaluation import Keeping, predict
+        from biomistral.benchmark import build_requests, build_validation_requests
+        from biomistral.evaluation import Asked, Keeping, predict
         from biomistral.models.chat import message_renderer
         from biomistral.records import Question, Request, read_records
 
@@ -234,18 +234,22 @@ def predict(
         if settings.template == "chat" and isinstance(model, Place):
             render = message_renderer(model.folder())
 
-        def fewer_shots(shots: int) -> list[Request]:
+        def with_shots(shots: int) -> list[Request]:
             return build_requests(asked, settings.model_copy(update={"shots": shots}), render)
+
+        def to_validate(shots: int) -> list[Request]:
+            return build_validation_requests(asked, settings, render, shots=shots)
 
         progress(0, None, "reading the model")
         digests = FileDigests(units, f"{name}.{DIGESTS}")
         predict(
             settings,
             model.settings if isinstance(model, Served) else model.folder(),
-            build_requests(asked, settings, render),
+            with_shots(settings.shots),
             out,
             name=name,
-            fewer_shots=fewer_shots,
+            fewer_shots=with_shots,
+            validation=Asked(to_validate(settings.shots), to_validate),
             keeping=Keeping(units, digests),
             origin=origin,
             progress=progress,

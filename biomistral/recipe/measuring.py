@@ -97,6 +97,17 @@ class EvaluateSettings(Settings):
     limit: int | None = Field(
         None, ge=1, description="At most this many test questions per task and language."
     )
+    validation: int = Field(
+        200,
+        ge=0,
+        description="At most this many validation questions per task and language are asked, too, "
+        "to fit calibration and the weights of ensembles on; 0: these are cross-fitted.",
+    )
+    engine: Literal["own", "vllm"] = Field(
+        "own",
+        description="What runs models that are in a folder or on the hub: the engine of our own, or "
+        "vLLM, which needs a GPU and the extra vllm.",
+    )
     batch_tokens: int = Field(
         16_384, ge=64, description="Most tokens in one forward pass: bounds the memory."
     )

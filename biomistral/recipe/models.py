@@ -63,15 +63,16 @@ class FreshModel(Settings):
 
 
 def _model_form(value: Any) -> str:
+    # None of these is a key that may stand in an entry: errors are placed by keys.
     has = value if isinstance(value, dict) else {}
     if isinstance(value, FreshModel) or "architecture" in has:
         return "fresh"
-    return "endpoint" if isinstance(value, EndpointModel) or "endpoint" in has else "stored"
+    return "served" if isinstance(value, EndpointModel) or "endpoint" in has else "stored"
 
 
 ModelSource = Annotated[
     Annotated[StoredModel, Tag("stored")]
     | Annotated[FreshModel, Tag("fresh")]
-    | Annotated[EndpointModel, Tag("endpoint")],
+    | Annotated[EndpointModel, Tag("served")],
     Discriminator(_model_form),
 ]

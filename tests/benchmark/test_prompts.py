@@ -9,7 +9,12 @@ import sys
 
 import pytest
 
-from biomistral.benchmark.prompts import build_requests, draw_examples, order_of
+from biomistral.benchmark.prompts import (
+    build_requests,
+    build_validation_requests,
+    draw_examples,
+    order_of,
+)
 from biomistral.errors import InputError
 from biomistral.recipe.settings import EvaluateSettings
 
@@ -264,3 +269,61 @@ def test_the_words_around_a_question_may_be_those_of_its_language(herbs):
     french = [r for r in requests if r.language == "fr"]
     assert french
     assert all(r.prompt.endswith("**Réponse:**(") for r in french)
+
+
+def _pool(make_question, *, validation, train=0, language="en"):
+    splits = ["train"] * train + ["validation"] * validation
+    return [
+        make_question(100 + index, split=split, language=language)
+        for index, split in enumerate(splits)
+    ]
+
+
+def test_validation_questions_are_asked_like_test_questions(make_question):
+    questions = [make_question(1), *_pool(make_question, validation=5, train=6)]
+    found = build_validation_requests(questions, settings(shots=1, validation=3, seeds=[1, 2]))
+    tested = build_requests(questions, settings(shots=1, seeds=[1, 2]))
+    ids = {request.question_id for request in found}
+    assert len(ids) == 3
+    assert ids <= {str(100 + index) for index in range(6, 11)}
+    assert len(found) == 2 * 3
+    for seed in (1, 2):  # worked examples are those of the test questions
+        [shown] = {r.prompt.rsplit("**Question:**", 1)[0] for r in found if r.seed == seed}
+        assert (
+            shown == next(r.prompt for r in tested if r.seed == seed).rsplit("**Question:**", 1)[0]
+        )
+
+
+@pytest.mark.parametrize("examples", ["per_task", "per_question"])
+def test_no_validation_question_shows_its_own_answer(make_question, examples):
+    questions = [make_question(1), *_pool(make_question, validation=12)]
+    found = build_validation_requests(questions, settings(shots=3, examples=examples))
+    assert found
+    for request in found:
+        assert request.prompt.count(f"fever {request.question_id}?") == 1
+    by_seed = [{r.question_id for r in found if r.seed == seed} for seed in (1, 2, 3)]
+    assert by_seed[0] == by_seed[1] == by_seed[2]
+
+
+def test_validation_questions_are_none_where_none_are_wanted_or_left(make_question):
+    questions = [make_question(1), *_pool(make_question, validation=2)]
+    assert build_validation_requests(questions, settings(shots=0))
+    assert not build_validation_requests(questions, settings(shots=0, validation=0))
+    assert not build_validation_requests(questions, settings(shots=2))  # both are examples
+    assert not build_validation_requests(questions[:1], settings(shots=0))
+    french = _pool(make_question, validation=2, language="fr")
+    assert not build_validation_requests([make_question(1), *french], settings(shots=0))
+
+
+def test_fewer_shots_change_prompts_and_not_which_validation_questions(make_question):
+    questions = [make_question(1), *_pool(make_question, validation=9)]
+    wanted = settings(shots=3, validation=4)
+    whole, bare = (build_validation_requests(questions, wanted, shots=s) for s in (None, 0))
+    assert {r.question_id for r in whole} == {r.question_id for r in bare}
+    assert {r.shots for r in bare} == {0}
+
+
+def test_a_limit_holds_for_validation_questions(make_question):
+    questions = [make_question(1), *_pool(make_question, validation=9)]
+    found = build_validation_requests(questions, settings(shots=0, limit=2))
+    assert len({r.question_id for r in found}) == 2

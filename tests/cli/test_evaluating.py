@@ -20,7 +20,7 @@ def evaluate(command, miniature_world, tmp_path):
             "evaluate", "--out", tmp_path / out, "--data", miniature_world / "benchmark",
             "--tasks", "gene,towns", "--languages", languages, "--shots", shots, "--seeds", seeds,
             "--limit", "4", "--precision", "float32",
-            "--set", "long_prompts=drop_shots", *words,
+            "--set", "long_prompts=drop_shots", "--set", "validation=0", *words,
         )  # fmt: skip
 
     return run

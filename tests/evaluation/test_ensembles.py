@@ -7,7 +7,7 @@ import pytest
 
 from biomistral.errors import InputError
 from biomistral.evaluation import ensemble
-from biomistral.evaluation.columns import read_cells
+from biomistral.evaluation.columns import read_cells, read_validation
 from biomistral.evaluation.ensembles import (
     combined,
     cross_weights,
@@ -17,7 +17,7 @@ from biomistral.evaluation.ensembles import (
 )
 from biomistral.evaluation.metrics import renormalised
 from biomistral.recipe.settings import EnsembleSettings
-from biomistral.records import UNSAID, Prediction, read_records
+from biomistral.records import UNSAID, Prediction, read_records, write_records
 
 BOTH = EnsembleSettings(name="both", models=["one", "two"])
 
@@ -174,10 +174,41 @@ def test_every_method_writes_predictions(
         for seed, name in enumerate(("one", "two"))
     }
     settings = EnsembleSettings(name="both", models=["one", "two"], method=method)
-    out = ensemble(settings, folders, tmp_path / "both", validation=folders)
+    out = ensemble(settings, folders, tmp_path / "both")
     cells, before = read_cells(out, "both"), read_cells(folders["one"], "one")
     for key, cell in cells.items():
         assert (cell.num_choices == before[key].num_choices).all()
+    assert not read_validation(out, "both")
+
+
+def _answers_of(task, num_questions, probability, seed=1):
+    """Answers that give the right choice of two this probability."""
+    for index in range(num_questions):
+        gold = index % 2
+        row = np.log(
+            [probability, 1 - probability] if gold == 0 else [1 - probability, probability]
+        )
+        yield Prediction(
+            f"{task}{index}", task, "en", "m", 3, seed, "letter", tuple(row.tolist()), gold
+        )
+
+
+@pytest.mark.parametrize("num_validation", [99, 100])
+def test_weights_come_from_enough_validation_questions(num_validation, write_predictions, tmp_path):
+    """The first model is good on validation questions, the second on test questions."""
+    folders = {}
+    for name, of_test, of_validation in (("one", 0.1, 0.9), ("two", 0.9, 0.1)):
+        folders[name] = write_predictions(name, _answers_of("herbs", 10, of_test))
+        validation = _answers_of("herbs", num_validation, of_validation)
+        write_records(folders[name] / "validation.parquet", validation, Prediction)
+    settings = EnsembleSettings(name="both", models=["one", "two"], method="fitted")
+    out = ensemble(settings, folders, tmp_path / "both")
+    [cell], [validated] = (read(out, "both").values() for read in (read_cells, read_validation))
+    of_right = np.exp(np.take_along_axis(cell.logprobs[0], cell.gold[:, None], axis=1))
+    assert of_right == pytest.approx(
+        np.full((10, 1), 0.1 if num_validation == 100 else 0.9), abs=1e-3
+    )
+    assert len(validated.gold) == num_validation
 
 
 def _in_words(predictions, answers):

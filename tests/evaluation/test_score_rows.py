@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import statistics
 
 import numpy as np
@@ -213,6 +214,14 @@ def test_validation_questions_are_used_where_they_are_given(many):
     others = {key_of("songs"): many[key_of("plants")]}
     _, [elsewhere] = score_rows.fit_calibrators(test, GROUPS, others)
     assert elsewhere.fitted_on == "test"  # validation questions of another group are no help
+    few = dataclasses.replace(
+        many[key_of("plants")],
+        question_ids=many[key_of("plants")].question_ids[:99],
+        logprobs=many[key_of("plants")].logprobs[:, :99],
+        gold=many[key_of("plants")].gold[:99],
+    )
+    _, [crossed] = score_rows.fit_calibrators(test, GROUPS, {key_of("plants"): few})
+    assert crossed.fitted_on == "test"
 
 
 def test_bars_after_calibrating_hold_every_answer_and_lie_nearer_the_line(many):

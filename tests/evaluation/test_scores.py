@@ -9,7 +9,15 @@ from biomistral.errors import InputError
 from biomistral.evaluation import score
 from biomistral.evaluation.scores import calibration_file
 from biomistral.models import calibrations
-from biomistral.records import Comparison, CoveragePoint, ReliabilityBin, Score, read_records
+from biomistral.records import (
+    Comparison,
+    CoveragePoint,
+    Prediction,
+    ReliabilityBin,
+    Score,
+    read_records,
+    write_records,
+)
 
 
 @pytest.fixture
@@ -104,8 +112,10 @@ def test_validation_predictions_calibrate(
     both, random_predictions, write_predictions, write_questions, tmp_path
 ):
     questions = write_questions(random_predictions())
-    validation = {"one": write_predictions("validation", random_predictions(5))}
-    out = score(both, questions, tmp_path / "scores", validation=validation)
+    more = [dataclasses.replace(p, question_id=f"v{p.question_id}") for p in random_predictions(5)]
+    validation = [*random_predictions(6), *more]  # ids of another split may be the same
+    write_records(both["one"] / "validation.parquet", validation, Prediction)
+    out = score(both, questions, tmp_path / "scores")
     fitted = {
         model: calibrations.read(calibration_file(out, model))[1][0].fitted_on for model in both
     }

@@ -6,17 +6,20 @@ import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from biomistral.errors import MissingDependencyError
+from biomistral.evaluation import Keeping, predict
 from biomistral.evaluation.vllm_engine import VllmEngine
 from biomistral.models.continuations import TextEncoder
 from biomistral.models.loading import load_tokenizer
 from biomistral.models.scoring import score_requests
 from biomistral.progress import ignore
-from biomistral.records import Request
+from biomistral.recipe.settings import EvaluateSettings
+from biomistral.records import Prediction, Request, read_records
 
 
 def _requests(scoring, continuations=("A", "B")):
@@ -89,3 +92,24 @@ def test_answers_equal_those_of_the_engine_of_our_own(vllm, tiny_model, scoring,
 def test_without_vllm_the_error_says_how_to_get_it(tiny_model) -> None:
     with pytest.raises(MissingDependencyError, match=r"pip install 'biomistral\[vllm\]'"):
         VllmEngine(tiny_model)
+
+
+def test_a_setting_chooses_it_and_its_answers_are_kept_apart(vllm, tiny_model, tmp_path):
+    requests = _requests("letter")
+    rows = {}
+    for engine in ("own", "vllm", "own"):
+        settings = EvaluateSettings(models=["m"], precision="float32", engine=engine)
+        keeping = Keeping(tmp_path / "units")
+        out = predict(settings, tiny_model, requests, tmp_path / engine, name="m", keeping=keeping)
+        found = list(read_records(out / "predictions.parquet", Prediction))
+        rows[engine] = [p.logprobs for p in found]
+    assert vllm.opened == [(str(tiny_model), "float32", True)]
+    assert np.allclose(rows["own"], rows["vllm"], atol=1e-4)
+    assert len(list((tmp_path / "units").glob("*.parquet"))) == 2
+
+
+def test_a_run_without_vllm_ends_before_anything_is_made(tiny_model, tmp_path):
+    settings = EvaluateSettings(models=["m"], engine="vllm")
+    with pytest.raises(MissingDependencyError, match=r"pip install 'biomistral\[vllm\]'"):
+        predict(settings, tiny_model, _requests("letter"), tmp_path / "out", name="m")
+    assert not (tmp_path / "out").exists()

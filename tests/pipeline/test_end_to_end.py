@@ -55,6 +55,9 @@ def test_every_step_is_made_once(first: list[Outcome], root: Path) -> None:
 def test_what_calibrates_a_model_lies_beside_it(first: list[Outcome], root: Path) -> None:
     fit = calibration_for(root / "model/medical", "trial", "en")
     assert fit is not None
+    manifest = artifacts.read_manifest(root / "predictions/medical")
+    assert manifest is not None
+    assert manifest["counts"]["validation_predictions"] > 0
     assert fit.temperature > 0
 
 

@@ -52,6 +52,7 @@ class EndpointEngine:
         self._answers = Answers(folder / name)
         self._count = token_counter(settings)
         self._asker = Asker(settings, self._answers, self._count, Reply)
+        self._mode_key = artifacts.digest_of(["mode", VERSION, self._asked])
         self._mode: Mode | None = None
 
     def facts(self) -> Mapping[str, Any]:
@@ -81,10 +82,9 @@ class EndpointEngine:
         Raises ``ModelError`` if it can be asked in none of the ways of the settings.
         """
         if self._mode is None:
-            key = artifacts.digest_of(["mode", VERSION, self._asked])
-            if key not in self._answers:
-                self._answers.add(key, list(self._find_mode()))
-            self._mode = Mode(*self._answers[key])
+            if self._mode_key not in self._answers:
+                self._answers.add(self._mode_key, list(self._find_mode()))
+            self._mode = Mode(*self._answers[self._mode_key])
         return self._mode
 
     def expect(self, requests: Sequence[Request]) -> Estimate:
@@ -94,6 +94,24 @@ class EndpointEngine:
         expected = estimate(left, self._settings, self._count)
         check(expected, self._settings)
         return expected
+
+    def foresee(self, requests: Sequence[Request]) -> Estimate:
+        """Estimate the same without a word to the server, nor a check of the bound.
+
+        Of a server that was never asked, answers in words are expected, which are the longest.
+        """
+        calls: dict[str, Call[Reply]] = {}
+        for request in requests:
+            calls |= {c.key: c for c in self._calls(request, self._likely_mode(request))}
+        left = [item.body for key, item in calls.items() if key not in self._answers]
+        return estimate(left, self._settings, self._count)
+
+    def _likely_mode(self, request: Request) -> Mode:
+        if self._mode_key in self._answers:
+            return self.mode()
+        if request.scoring == "cloze":
+            return Mode("completions", self._settings.top_logprobs or 1)
+        return Mode("completions" if self._settings.api == "completions" else "chat", 0)
 
     def score(
         self, requests: Sequence[Request], *, keep: OnBatch, progress: Progress
@@ -140,9 +158,9 @@ class EndpointEngine:
         assert reply is not None, "asked for before it was there"
         return reply
 
-    def _calls(self, request: Request) -> Iterator[Call[Reply]]:
+    def _calls(self, request: Request, mode: Mode | None = None) -> Iterator[Call[Reply]]:
         """The requests to send for one question: one for letters, one per choice for cloze."""
-        mode = self.mode()
+        mode = mode or self.mode()
         if request.scoring != "cloze":
             yield self._question(request, mode)
             return
