@@ -15,7 +15,7 @@ from biomistral.progress import ignore
 from biomistral.recipe.settings import EndpointModel, Recipe
 
 if TYPE_CHECKING:
-    from biomistral.evaluation.endpoints.cost import Estimate
+    from biomistral.models.endpoints.cost import Estimate
 
 
 def expected_costs(recipe: Recipe, root: Path) -> dict[str, Estimate]:
