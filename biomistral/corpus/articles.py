@@ -72,17 +72,22 @@ def sidecar_of(path: Path) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def read_articles(root: str, names: tuple[str, ...]) -> Iterator[Document | Dropped]:
+def read_articles(
+    root: str, names: tuple[str, ...], keep: tuple[str, ...] = ()
+) -> Iterator[Document | Dropped]:
     """Yield the documents of files of articles below ``root``, in order."""
     for _, group in itertools.groupby(names, stem_of):
         together = list(group)
         if _OBJECT.fullmatch(PurePosixPath(together[0]).name):
-            yield from _read_versions(root, together)
-        else:
-            yield from _documents(_bytes_or_fault(Path(root, together[0])), together[0], None)
+            yield from _read_versions(root, together, keep)
+            continue
+        for name in together:
+            yield from _documents(_bytes_or_fault(Path(root, name)), name, None, keep)
 
 
-def articles_of_package(path: Path, name: str) -> Iterator[Document | Dropped]:
+def articles_of_package(
+    path: Path, name: str, keep: tuple[str, ...] = ()
+) -> Iterator[Document | Dropped]:
     """Yield the documents of a package, in the order of its members.
 
     Where there is a file list, an article that is not on it is refused, and one that is on it and
@@ -101,11 +106,11 @@ def articles_of_package(path: Path, name: str) -> Iterator[Document | Dropped]:
         key = f"{name}:{member}" if member else name
         is_whole = is_whole and bool(member)
         if listed is None or not member:
-            yield from _documents(data, key, None)
+            yield from _documents(data, key, None, keep)
         elif (facts := listed.pop(member, None)) is None:
             yield unreadable(key, "not_in_file_list", "the package's file list does not name it")
         else:
-            yield from _documents(data, key, facts)
+            yield from _documents(data, key, facts, keep)
     if is_whole:
         for member in listed or ():
             yield unreadable(f"{name}:{member}", "not_in_package", "its file list names it")
@@ -119,7 +124,9 @@ def _bytes_or_fault(path: Path) -> bytes | UnreadableError:
         return error
 
 
-def _read_versions(root: str, names: list[str]) -> Iterator[Document | Dropped]:
+def _read_versions(
+    root: str, names: list[str], keep: tuple[str, ...]
+) -> Iterator[Document | Dropped]:
     versions = [_version(root, name) for name in names]
     chosen = max((v for v in versions if v.is_usable), key=lambda v: v.number, default=None)
     for version in versions:
@@ -128,7 +135,7 @@ def _read_versions(root: str, names: list[str]) -> Iterator[Document | Dropped]:
             yield version.dropped(version.problem.reason, version.problem.detail)
         elif version is chosen:
             data = _bytes_or_fault(Path(root, version.name))
-            yield from _documents(data, version.name, facts)
+            yield from _documents(data, version.name, facts, keep)
         elif facts and facts.is_retracted:
             yield version.dropped("retracted")
         elif facts and facts.is_ocr:
@@ -154,12 +161,12 @@ def _version(root: str, name: str) -> _Version:
 
 
 def _documents(
-    data: bytes | UnreadableError, name: str, metadata: Metadata | None
+    data: bytes | UnreadableError, name: str, metadata: Metadata | None, keep: tuple[str, ...]
 ) -> Iterator[Document]:
     """The documents of one XML file, or the one that says why there are none."""
     try:
         if isinstance(data, UnreadableError):
             raise data
-        yield from read_article(data, name, metadata)
+        yield from read_article(data, name, metadata, keep)
     except UnreadableError as error:
         yield unreadable(name, error.reason, error.detail)

@@ -23,7 +23,7 @@ from lxml import etree
 
 from biomistral.corpus.documents import Document, Part, language_code
 from biomistral.corpus.files import UnreadableError
-from biomistral.corpus.jats_text import line_of, paragraphs_of
+from biomistral.corpus.jats_text import Rules, line_of, paragraphs_of, rules_for
 from biomistral.corpus.licences import article_forbids, licence_of_article
 from biomistral.corpus.metadata import Metadata
 
@@ -32,10 +32,13 @@ _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 _DROPPED_ABSTRACTS = frozenset({"graphical", "precis", "teaser", "toc"})
 
 
-def read_article(data: bytes, key: str, metadata: Metadata | None = None) -> list[Document]:
+def read_article(
+    data: bytes, key: str, metadata: Metadata | None = None, keep: tuple[str, ...] = ()
+) -> list[Document]:
     """Return the documents of one XML file; ``key`` names it where it has neither PMCID nor DOI.
 
-    ``metadata`` decide the licence where they are given; the XML may veto it.
+    ``metadata`` decide the licence where they are given; the XML may veto it. ``keep`` names what
+    is kept beside the running text (``CorpusSettings.keep``).
     Raises ``UnreadableError`` with reason ``empty``, ``not_well_formed``, ``not_an_article``,
     ``too_deep`` or ``metadata_disagree``.
     """
@@ -56,7 +59,7 @@ def read_article(data: bytes, key: str, metadata: Metadata | None = None) -> lis
     if metadata:
         _merge(common, metadata, root)
     try:
-        return list(_documents(root, common["pmcid"] or common["doi"] or key, common))
+        return list(_documents(root, common["pmcid"] or common["doi"] or key, common, keep))
     except RecursionError:  # the parser allows a depth of 256, the walk nearly as much
         raise UnreadableError("too_deep", "elements are nested too deeply") from None
 
@@ -107,9 +110,11 @@ def _strip_namespace(root: etree._Element) -> None:
         element.tag = str(element.tag)[len(namespace) :]
 
 
-def _documents(root: etree._Element, id_: str, common: dict[str, Any]) -> Iterator[Document]:
+def _documents(
+    root: etree._Element, id_: str, common: dict[str, Any], keep: tuple[str, ...]
+) -> Iterator[Document]:
     """The article, then its abstracts in other languages, then its sub-articles, in file order."""
-    yield from _article(root, root.find("front/article-meta"), "article", id_, common)
+    yield from _article(root, root.find("front/article-meta"), "article", id_, common, keep)
     for number, element in enumerate(root.iter("sub-article", "response"), start=1):
         # A translated review, inside a translation, is a review.
         nested = element.getparent() is not root
@@ -117,7 +122,7 @@ def _documents(root: etree._Element, id_: str, common: dict[str, Any]) -> Iterat
         part: Part = "translation" if translation else "sub-article"
         front = element.find("front-stub")
         meta = front if front is not None else element.find("front/article-meta")
-        yield from _article(element, meta, part, f"{id_}#{number}", common)
+        yield from _article(element, meta, part, f"{id_}#{number}", common, keep)
 
 
 def _article(
@@ -126,18 +131,20 @@ def _article(
     part: Part,
     id_: str,
     common: dict[str, Any],
+    keep: tuple[str, ...],
 ) -> Iterator[Document]:
     language = language_code(element.get(_XML_LANG))
     # A translated correction is a correction: a translation is of the type of its article.
     typed = next(element.iterancestors("article"), element) if part == "translation" else element
     article_type = typed.get("article-type", "")
     title = line_of(meta.find("title-group/article-title")) if meta is not None else ""
-    own, foreign = _abstracts(meta, language)
+    rules = rules_for(keep)
+    own, foreign = _abstracts(meta, language, rules)
     body = element.find("body")
-    body_text = paragraphs_of(body) if body is not None else []
+    body_text = paragraphs_of(body, rules) if body is not None else []
     yield Document(
         id=id_,
-        text="\n\n".join([p for p in (title, *own) if p] + body_text),
+        text="\n\n".join([*filter(None, (title, *own)), *body_text, *_back(element, keep)]),
         part=part,
         declared_language=language,
         title=title,
@@ -158,7 +165,7 @@ def _article(
 
 
 def _abstracts(
-    meta: etree._Element | None, language: str | None
+    meta: etree._Element | None, language: str | None, rules: Rules
 ) -> tuple[list[str], list[tuple[str | None, list[str]]]]:
     """Paragraphs of the abstracts in the article's language; and each other one with its own."""
     own: list[str] = []
@@ -169,12 +176,33 @@ def _abstracts(
         if element.get("abstract-type") in _DROPPED_ABSTRACTS:
             continue
         declared = language_code(element.get(_XML_LANG))
-        paragraphs = paragraphs_of(element)
+        paragraphs = paragraphs_of(element, rules)
         if element.tag == "trans-abstract" or (declared and language and declared != language):
             foreign.append((declared, paragraphs))
         else:
             own += paragraphs
     return own, foreign
+
+
+def _back(element: etree._Element, keep: tuple[str, ...]) -> list[str]:
+    """What stands after the body, as far as it is asked for; references as lines of one."""
+    text: list[str] = []
+    back = element.find("back")
+    if back is None:
+        return text
+    if "back_matter" in keep:
+        text += paragraphs_of(back, rules_for(keep))
+    if "references" in keep:
+        entries = (" ".join(_entry(ref).split()) for ref in back.iter("ref"))
+        text.append("\n".join(filter(None, entries)))
+    return [paragraph for paragraph in text if paragraph]
+
+
+def _entry(reference: etree._Element) -> str:
+    """One reference; its parts divided by blanks, where the file gives parts only."""
+    written = reference.find("mixed-citation")
+    joint = "" if written is not None else " "
+    return joint.join(map(str, (reference if written is None else written).itertext()))
 
 
 # --- facts ----------------------------------------------------------------------------------------

@@ -1,24 +1,29 @@
 """Running text of a JATS or NLM element: a walk that keeps inline text in order.
 
 Kept: headings, paragraphs, lists, quotations, boxes, cross-references to figures, tables and
-sections ("Figure 1" is part of its sentence). Left out: references, tables and figures with their
-captions, displayed formulas, footnotes, back matter (also where it stands in the body), and
-citation marks: numbers always, authors and years only where they stand in brackets of their own.
-Sub- and superscripts are kept as plain text, but a number raised after a digit gets a caret:
-10^6 cells, not 106. An inline formula is kept if it reads correctly in one line.
+sections ("Figure 1" is part of its sentence). Left out, unless ``keep`` asks for them: tables,
+captions, displayed formulas, back matter (also where it stands in the body), and citation marks:
+numbers always, authors and years only where they stand in brackets of their own. Footnotes, labels
+and references are left out always. Sub- and superscripts are kept as plain text, but a number
+raised after a digit gets a caret: 10^6 cells, not 106. An inline formula is kept if it reads
+correctly in one line, or if formulas are asked for.
 
 Knows nothing about articles, their facts or files.
 """
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from lxml import etree
 
-from biomistral.corpus.documents import one_line
+from biomistral.corpus.formulas import formula_text, linear_text
+from biomistral.corpus.marks import CLOSE, GONE, OPEN, RAISED, clean, without_marks
 
-_MATHML = "{http://www.w3.org/1998/Math/MathML}"
+_NEXT_ITEM = "\x04"  # what follows is the next line of a list, not a new paragraph
 
 
 def _words(text: str, separator: str | None = None) -> frozenset[str]:
@@ -26,10 +31,10 @@ def _words(text: str, separator: str | None = None) -> frozenset[str]:
 
 
 _BLOCKS = _words(
-    "abstract app body boxed-text def-item def-list disp-quote list list-item p sec speech "
+    "abstract app body boxed-text def-list disp-quote list list-item p sec speech "
     "statement subtitle title trans-abstract verse-group verse-line"
 )
-_ITEMS = frozenset({"list-item", "def-item", "verse-line"})
+_ITEMS = frozenset({"list-item", "verse-line"})
 _DROPPED = _words(
     "ack alt-text alternatives attrib caption chem-struct-wrap code contrib-group disp-formula "
     "disp-formula-group fig fig-group fn fn-group glossary graphic index-term inline-graphic "
@@ -60,26 +65,40 @@ _DROPPED_HEADINGS = _words(
         author contributions statement
         authors contribution
         authors contributions
+        availability of data and material
+        availability of data and materials
         competing interest
         competing interests
         conflict of interest
         conflict of interest statement
         conflicts of interest
         consent for publication
+        consent to participate
+        credit authorship contribution statement
         data availability
         data availability statement
+        declaration of competing interest
+        declaration of conflicting interests
+        declaration of interest
         declaration of interests
         declarations of interest
         disclosure
         disclosure statement
         disclosures
         electronic supplementary material
+        ethics approval and consent to participate
+        ethics statement
         financial support
         funding
         funding information
+        informed consent statement
+        institutional review board statement
         pre-publication history
+        publishers note
         supplemental material
         supplementary data
+        supplementary file
+        supplementary files
         supplementary information
         supplementary material
         supplementary materials
@@ -87,40 +106,50 @@ _DROPPED_HEADINGS = _words(
     """,
     separator="\n",
 )
-# Formulas that read correctly when written in one line.
-_LINEAR_MATH = frozenset(
-    f"{_MATHML}{name}"
-    for name in _words("math mrow mi mn mo mtext mspace mstyle mpadded msub msup msubsup mover")
-)
-
-# Marks put around text while walking; control characters, so XML text cannot contain them.
-# The look-behinds below begin each match at the start of a run: without them, long runs of blanks
-# or commas would take quadratic time.
-_OPEN, _CLOSE, _GONE, _RAISED, _NEXT_ITEM = "\x00", "\x01", "\x02", "\x03", "\x04"
-_CITATION = f"{_OPEN}[^{_OPEN}{_CLOSE}]*{_CLOSE}"
-_BETWEEN = r"(?:[\s,;\d–—‐-]|and\b|&|e\.g\.|cf\.|see\b|see\s+also\b)*"
-_BRACKETED = re.compile(rf"[(\[]{_BETWEEN}{_CITATION}(?:{_BETWEEN}{_CITATION})*{_BETWEEN}[)\]]")
-_RUN = re.compile(rf"{_CITATION}(?:[\s,;–—‐-]*{_CITATION})*")
-_EMPTIED = re.compile(rf"[(\[][\s,;{_GONE}–—‐-]*{_GONE}[\s,;{_GONE}–—‐-]*[)\]]")
-_AFTER_OPEN = re.compile(rf"([(\[])\s*{_GONE}[\s,;{_GONE}]*")
-_BEFORE_CLOSE = re.compile(rf"{_GONE}\s*(?=[)\]])")  # the separators before it go as ``_INSIDE``
-_SEPARATED = re.compile(rf"{_GONE}(?:[\s,;–—‐-]*{_GONE})+")
-_RAISED_NUMBER = re.compile(rf"(\d)\s*{_RAISED}(?=[+−–-]?\d)")
-_NUMBER = re.compile(rf"(?<=\d)\s*{_RAISED}(?=[+−–-]?\d)")
 _NUMBER = re.compile(r"\s*[+−–-]?\s*\d+\s*")
-_INSIDE = re.compile(r"(?<=[(\[]) +|(?<![ ,;])[ ,;]+(?=[)\]])| +(?=[,.](?: |$))")
 _HEADING_NUMBER = re.compile(r"^[\d.\s]+|[^\w\s-]")
 
+Out = list[list[str]]  # paragraphs, each in parts
+Add = Callable[[etree._Element, Out, "Rules"], None]
 
-def paragraphs_of(element: etree._Element) -> list[str]:
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is left out, and which elements are more than their children's text."""
+
+    dropped: frozenset[str]
+    handlers: Mapping[str, Add]
+    keeps_citations: bool
+    keeps_formulas: bool
+    keeps_back_matter: bool
+
+
+@functools.lru_cache(maxsize=64)
+def rules_for(keep: tuple[str, ...] = ()) -> Rules:
+    """Rules that keep, besides the running text, what ``keep`` names (``CorpusSettings.keep``)."""
+    handlers = dict(_HANDLERS)
+    for name, added in _KEPT.items():
+        handlers |= added if name in keep else {}
+    return Rules(
+        dropped=_DROPPED - handlers.keys() - (_BACK_MATTER if "back_matter" in keep else set()),
+        handlers=handlers,
+        keeps_citations="citations" in keep,
+        keeps_formulas="formulas" in keep,
+        keeps_back_matter="back_matter" in keep,
+    )
+
+
+def paragraphs_of(element: etree._Element, rules: Rules | None = None) -> list[str]:
     """Paragraphs and headings below ``element``, in order; the items of a list are lines of one."""
-    out: list[list[str]] = [[]]
-    _walk(element, out)
+    rules = rules or rules_for()
+    out: Out = [[]]
+    _walk(element, out, rules)
+    tidy = _as_it_stands if rules.keeps_citations else clean
     paragraphs: list[str] = []
     is_next_line = False
     for parts in out:
         is_next_line = is_next_line or _NEXT_ITEM in parts
-        text = _clean("".join(part for part in parts if part != _NEXT_ITEM))
+        text = tidy("".join(part for part in parts if part != _NEXT_ITEM))
         if text and is_next_line and paragraphs:
             paragraphs[-1] += f"\n{text}"
         elif text:
@@ -134,35 +163,32 @@ def line_of(element: etree._Element | None) -> str:
     return " ".join(" ".join(paragraphs_of(element)).split()) if element is not None else ""
 
 
-def _walk(element: etree._Element, out: list[list[str]]) -> None:
+def _as_it_stands(text: str) -> str:
+    return clean(text.replace(OPEN, "").replace(CLOSE, ""))
+
+
+def _walk(element: etree._Element, out: Out, rules: Rules) -> None:
     """Append the text of ``element`` to the last paragraph of ``out``; blocks begin a new one.
 
     The parser stops at a depth of 256, which bounds the recursion.
     """
     tag = str(element.tag)
-    if tag in _DROPPED or (tag == "sec" and _says_nothing_medical(element)):
+    if tag in rules.dropped:
         return
-    if tag == "xref":
-        out[-1].append(_cross_reference(element))
-    elif tag == "inline-formula":
-        out[-1].append(_formula(element))
-    elif tag == "break":
-        out[-1].append(" ")
+    if handler := rules.handlers.get(tag):
+        handler(element, out, rules)
     elif tag in _BLOCKS:
         out.append([_NEXT_ITEM] if tag in _ITEMS and _follows_its_like(element) else [])
-        _walk_children(element, out)
+        _walk_children(element, out, rules)
         out.append([])
-    elif tag == "sup":
-        text = _inline(element)
-        out[-1].append(f"{_RAISED}{text.strip()}" if _NUMBER.fullmatch(text) else text)
-    elif not tag.startswith(_MATHML):
-        _walk_children(element, out)
+    elif tag[0] != "{":  # MathML has its own handler
+        _walk_children(element, out, rules)
 
 
-def _walk_children(element: etree._Element, out: list[list[str]]) -> None:
+def _walk_children(element: etree._Element, out: Out, rules: Rules) -> None:
     out[-1].append(element.text or "")
     for child in element:
-        _walk(child, out)
+        _walk(child, out, rules)
         out[-1].append(child.tail or "")
 
 
@@ -171,10 +197,10 @@ def _follows_its_like(element: etree._Element) -> bool:
     return before is not None and before.tag == element.tag
 
 
-def _inline(element: etree._Element) -> str:
-    out: list[list[str]] = [[]]
-    _walk_children(element, out)
-    return "".join(part for parts in out for part in parts)
+def _inline(element: etree._Element, rules: Rules) -> str:
+    out: Out = [[]]
+    _walk_children(element, out, rules)
+    return " ".join("".join(part for part in parts if part != _NEXT_ITEM) for parts in out)
 
 
 def _says_nothing_medical(section: etree._Element) -> bool:
@@ -184,72 +210,95 @@ def _says_nothing_medical(section: etree._Element) -> bool:
     return " ".join(_HEADING_NUMBER.sub("", heading.lower()).split()) in _DROPPED_HEADINGS
 
 
-def _cross_reference(element: etree._Element) -> str:
+# --- elements that are more than the text of their children ---------------------------------------
+
+
+def _add_section(element: etree._Element, out: Out, rules: Rules) -> None:
+    if rules.keeps_back_matter or not _says_nothing_medical(element):
+        out.append([])
+        _walk_children(element, out, rules)
+        out.append([])
+
+
+def _add_blank(_element: etree._Element, out: Out, _rules: Rules) -> None:
+    out[-1].append(" ")
+
+
+def _add_superscript(element: etree._Element, out: Out, rules: Rules) -> None:
+    text = _inline(element, rules)
+    out[-1].append(f"{RAISED}{text.strip()}" if _NUMBER.fullmatch(text) else text)
+
+
+def _add_cross_reference(element: etree._Element, out: Out, rules: Rules) -> None:
     kind = element.get("ref-type")
     if kind in _NOTES:
-        return _GONE
-    text = _inline(element)
-    marks = _OPEN + _CLOSE
-    return f"{_OPEN}{text.strip(marks)}{_CLOSE}" if kind in _CITATIONS else text
+        out[-1].append(GONE)
+        return
+    text = _inline(element, rules)
+    is_citation = kind in _CITATIONS
+    out[-1].append(f"{OPEN}{text.strip(OPEN + CLOSE)}{CLOSE}" if is_citation else text)
 
 
-def _formula(element: etree._Element) -> str:
-    """Text of an inline formula that reads correctly in one line, else nothing."""
-    math = element.find(f".//{_MATHML}math")
-    if math is None:
-        return _inline(element) or _GONE
-    if any(node.tag not in _LINEAR_MATH for node in math.iter(etree.Element)):
-        return _GONE
-    return _linear(math)
+def _add_inline_formula(element: etree._Element, out: Out, rules: Rules) -> None:
+    text = linear_text(element)
+    if text is None:  # no MathML: plain text, or TeX only
+        text = without_marks(_inline(element, rules)) or None
+    if not text and rules.keeps_formulas:
+        text = formula_text(element)
+    out[-1].append(text or GONE)
 
 
-def _linear(node: etree._Element) -> str:
-    parts = [(node.text or "").strip(), *(_linear(child) for child in node)]
-    if node.tag in {f"{_MATHML}msup", f"{_MATHML}msubsup"}:
-        parts.insert(-1, _RAISED)
-    return "".join(parts)
+def _add_formula(element: etree._Element, out: Out, _rules: Rules) -> None:
+    out.append([formula_text(element)])
+    out.append([])
 
 
-def _clean(text: str) -> str:
-    """Take citation marks out with the brackets and separators around them; tidy white space."""
-    text = one_line(text)
-    if _OPEN in text or _GONE in text:
-        text = _BRACKETED.sub(_GONE, text)
-        text = _RUN.sub(_kept_citation, text)
-        text = _SEPARATED.sub(_GONE, text)
-        text = _EMPTIED.sub(_GONE, text)
-        text = _AFTER_OPEN.sub(r"\1", text)
-        text = _BEFORE_CLOSE.sub("", text)
-        text = _closed_up(text)
-    if _RAISED in text:
-        text = _RAISED_NUMBER.sub(r"\1^", text).replace(_RAISED, "")
-    if _may_have_inside(text):
-        text = _INSIDE.sub("", " ".join(text.split()))
-    return " ".join(text.split())
+def _add_definition(element: etree._Element, out: Out, rules: Rules) -> None:
+    """A term and what it means, in one line."""
+    out.append([_NEXT_ITEM] if _follows_its_like(element) else [])
+    for number, child in enumerate(element):
+        out[-1] += [": " if number else "", _inline(child, rules)]
+    out.append([])
 
 
-def _may_have_inside(text: str) -> bool:
-    """Whether ``_INSIDE`` may match: trying it at every letter takes longer than all the rest."""
-    # fmt: off
-    return (
-        " ," in text or " ." in text or " )" in text or "( " in text or ",)" in text
-        or ";)" in text or " ]" in text or "[ " in text or ",]" in text or ";]" in text
-    )
-    # fmt: on
+def _add_caption(element: etree._Element, out: Out, rules: Rules) -> None:
+    """Label, title and text of a figure or table, as one paragraph and those that follow it."""
+    found = element.find("label")
+    label = " ".join("".join(map(str, found.itertext())).split()) if found is not None else ""
+    out.append([label, ". " if label and label[-1] not in ".:" else " "])
+    for number, block in enumerate(element.iterfind("caption/*")):
+        if number:
+            out.append([])
+        out[-1].append(_inline(block, rules))
+    out.append([])
 
 
-def _closed_up(text: str) -> str:
-    """Text without the marks of what is gone, nor the blanks and commas that led up to it."""
-    first, *rest = text.split(_GONE)
-    done = first
-    for piece in rest:
-        if not piece or piece[0] in " .,;:)]":
-            done = done.rstrip(" ,")
-        done += piece
-    return done
+def _add_table(element: etree._Element, out: Out, rules: Rules) -> None:
+    """Caption, then a line for each row, its cells divided by bars."""
+    _add_caption(element, out, rules)
+    for number, row in enumerate(element.iter("tr")):
+        cells = (" ".join(_inline(cell, rules).split()) for cell in row.iterfind("*"))
+        out.append([*([_NEXT_ITEM] if number else []), " | ".join(cells).rstrip(" |")])
+    out.append([])
 
 
-def _kept_citation(match: re.Match[str]) -> str:
-    """Names stay, because a sentence needs them ("as Silva showed"); bare numbers go."""
-    text = match[0].replace(_OPEN, "").replace(_CLOSE, "")
-    return text if re.search(r"[^\W\d_]{2}", text) else _GONE
+_HANDLERS: dict[str, Add] = {
+    "sec": _add_section,
+    "xref": _add_cross_reference,
+    "inline-formula": _add_inline_formula,
+    "break": _add_blank,
+    "sup": _add_superscript,
+    "def-item": _add_definition,
+}
+# What is kept if it is asked for, and how; a later line counts more.
+_KEPT: dict[str, dict[str, Add]] = {
+    "captions": {
+        "fig": _add_caption,
+        "table-wrap": _add_caption,
+        "fig-group": _walk_children,
+        "table-wrap-group": _walk_children,
+    },
+    "tables": {"table-wrap": _add_table, "table-wrap-group": _walk_children},
+    "formulas": {"disp-formula": _add_formula, "disp-formula-group": _walk_children},
+}
+_BACK_MATTER = frozenset({"ack", "glossary", "notes"})

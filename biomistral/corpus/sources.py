@@ -119,9 +119,9 @@ def _read(shard: Shard, settings: CorpusSettings) -> Iterator[Document | Dropped
         )
     elif shard.kind == "package":
         (name,) = shard.names
-        yield from articles_of_package(Path(shard.root, name), name)
+        yield from articles_of_package(Path(shard.root, name), name, tuple(settings.keep))
     else:
-        yield from read_articles(shard.root, shard.names)
+        yield from read_articles(shard.root, shard.names, tuple(settings.keep))
 
 
 @functools.lru_cache(maxsize=1)

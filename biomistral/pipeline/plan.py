@@ -39,7 +39,8 @@ _WITHOUT_EFFECT = {"save_every_steps"}
 _NOT_OF_ANSWERS = {"models", "tasks", "languages", "limit", "ensembles"}
 # Of a corpus, those that decide its texts: all that a tokenizer trained on it depends on.
 _OF_TEXTS = {
-    *("articles", "texts", "licences", "languages", "minimum_words", "exclude_overlap_with"),
+    *("articles", "texts", "text_column", "keep", "licences", "article_types", "languages"),
+    *("minimum_words", "quality", "exclude_overlap_with"),
 }
 
 

@@ -7,7 +7,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from biomistral.languages import LANGUAGES
-from biomistral.recipe.fields import Fraction, LanguageCode, Licence, Name, Settings
+from biomistral.recipe.fields import Distinct, Fraction, LanguageCode, Licence, Name, Settings
+
+Kept = Literal["tables", "captions", "formulas", "citations", "references", "back_matter"]
 
 
 class CorpusSettings(Settings):
@@ -27,6 +29,12 @@ class CorpusSettings(Settings):
     )
     text_column: str = Field(
         "text", min_length=1, description="Field of .jsonl, column of .parquet that holds the text."
+    )
+    keep: Distinct[Kept] = Field(
+        default_factory=list,
+        description="What of articles is kept besides the running text: tables (a line a row), "
+        "captions, formulas (TeX), citations (marks as they stand), references, back_matter "
+        "(acknowledgements, funding, notes, appendices).",
     )
     licences: list[Licence] = Field(
         default=["CC0", "CC-BY", "CC-BY-SA", "CC-BY-ND"],

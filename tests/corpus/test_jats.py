@@ -139,3 +139,17 @@ def test_a_namespace_on_everything_changes_nothing(article) -> None:
     (found,) = read_article(spaced, "k")
     (expected,) = read_article(plain, "k")
     assert dataclasses.replace(found, source_md5=expected.source_md5) == expected
+
+
+def test_references_and_back_matter_follow_if_they_are_asked_for(article) -> None:
+    back = (
+        "<back><ack><p>Thanks.</p></ack><ref-list><title>References</title>"
+        "<ref><label>1</label><mixed-citation>Silva A. <italic>Bark</italic>. 2001.</mixed-citation></ref>"
+        "<ref><element-citation><name><surname>Reyes</surname></name><year>2003</year></element-citation></ref>"
+        "</ref-list></back>"
+    )
+    data = article("<p>Body.</p>", after=back)
+    end = lambda *keep: read_article(data, "k", None, keep)[0].text.split("Body.")[1]  # noqa: E731
+    assert end() == ""
+    assert end("references") == "\n\nSilva A. Bark. 2001.\nReyes 2003"
+    assert end("references", "back_matter") == "\n\nThanks.\n\nSilva A. Bark. 2001.\nReyes 2003"

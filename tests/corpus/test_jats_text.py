@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from lxml import etree
 
-from biomistral.corpus.jats_text import line_of, paragraphs_of
+from biomistral.corpus.jats_text import line_of, paragraphs_of, rules_for
 
 
 def body(inner: str) -> list[str]:
@@ -103,6 +103,67 @@ def test_inline_formulas_are_kept_if_they_read_in_one_line(formula: str, text: s
     assert p(f"so (<inline-formula>{formula}</inline-formula>).") == (
         f"so {text}." if text else "so."
     )
+
+
+def kept(inner: str, *keep: str) -> list[str]:
+    element = etree.fromstring(f"<body xmlns:m='http://www.w3.org/1998/Math/MathML'>{inner}</body>")
+    return paragraphs_of(element, rules_for(keep))
+
+
+TABLE = (
+    "<table-wrap><label>Table 1</label><caption><title>Doses.</title><p>By week.</p></caption>"
+    "<table><thead><tr><th>Bark</th><th>Days</th></tr></thead><tbody><tr><td>grey"
+    f"<xref ref-type='table-fn'>a</xref></td><td><p>3</p><p>(4 g{bibr('1')})</p></td></tr>"
+    "<tr><td/><td>5</td></tr></tbody></table><table-wrap-foot><p>Foot.</p></table-wrap-foot></table-wrap>"
+)
+FIGURE = "<fig><label>Figure 2.</label><caption><p>A leaf.</p></caption><graphic/></fig>"
+
+
+@pytest.mark.parametrize(
+    ("keep", "paragraphs"),
+    [
+        ((), ["Text."]),
+        (("captions",), ["Table 1. Doses.", "By week.", "Figure 2. A leaf.", "Text."]),
+        (("tables",), ["Table 1. Doses.", "By week.", "Bark | Days\ngrey | 3 (4 g)\n| 5", "Text."]),
+        (
+            ("tables", "captions"),
+            [
+                "Table 1. Doses.",
+                "By week.",
+                "Bark | Days\ngrey | 3 (4 g)\n| 5",
+                "Figure 2. A leaf.",
+                "Text.",
+            ],
+        ),
+    ],
+)
+def test_tables_and_captions_are_kept_if_asked_for(
+    keep: tuple[str, ...], paragraphs: list[str]
+) -> None:
+    assert kept(f"{TABLE}{FIGURE}<p>Text.</p>", *keep) == paragraphs
+
+
+def test_formulas_are_kept_if_asked_for() -> None:
+    tex = "<alternatives><tex-math>$$a$$</tex-math><graphic/></alternatives>"
+    source = f"<p>If <inline-formula>{tex}</inline-formula> then <disp-formula>{tex}</disp-formula> so.</p>"
+    assert kept(source) == ["If then so."]
+    assert kept(source, "formulas") == ["If $a$ then", "$a$", "so."]
+
+
+def test_citations_are_kept_as_they_stand_if_asked_for() -> None:
+    source = f"<p>so [{bibr('1')}, {bibr('2')}]. Dose<xref ref-type='fn'>a</xref> x</p>"
+    assert kept(source, "citations") == ["so [1, 2]. Dose x"]
+
+
+def test_back_matter_is_kept_if_asked_for() -> None:
+    source = "<sec><title>Funding</title><p>None.</p></sec><ack><p>Thanks.</p></ack>"
+    assert kept(source) == []
+    assert kept(source, "back_matter") == ["Funding", "None.", "Thanks."]
+
+
+def test_a_definition_is_one_line() -> None:
+    item = "<def-item><term>AB</term><def><p>a bark</p></def></def-item>"
+    assert body(f"<def-list>{item}{item}</def-list>") == ["AB: a bark\nAB: a bark"]
 
 
 @pytest.mark.parametrize(
