@@ -1,53 +1,46 @@
-"""Make the ``tokens`` artefact: read, filter, tokenize, pack, write.
+"""Make the ``tokens`` artefact: shards, then what all shards together decide, then rows.
 
-The one module of this room that writes. Every document seen has one line in
-``documents.parquet``, kept or dropped with its reason; the rows are in the format of
-``biomistral.models.rows``. Tokens of documents lie in a scratch file until they are packed, so
-memory holds facts about documents and never their text.
+The one module of this room that writes artefacts. Shards and parts of rows are made by as many
+processes as are asked for; each is whole or absent, is kept if the build is interrupted, and what
+comes out depends on nothing but the settings, the bytes of the sources, the tokenizer and the seed.
+Every document seen has one line in ``documents.parquet``, kept or dropped with its reason; the rows
+are in the format of ``biomistral.models.rows``.
 """
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-from array import array
+import functools
+import shutil
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
+from typing import Any
 
 from biomistral import artifacts, versions
 from biomistral.artifacts import Draft, Origin
-from biomistral.corpus import filters
-from biomistral.corpus.documents import Document, count_words
-from biomistral.corpus.packing import Packing, pack
-from biomistral.corpus.sources import read_documents, source_files
+from biomistral.corpus import gathering, provenance
+from biomistral.corpus.documents import Dropped
+from biomistral.corpus.gathering import Gathered, Tally, gather
+from biomistral.corpus.layout import Target, join_lines, lay_out, write_part
+from biomistral.corpus.shards import (
+    TOKENS_FILE,
+    Job,
+    make_shard,
+    read_kept,
+    read_sample,
+    shard_folder,
+    write_job,
+)
+from biomistral.corpus.sketches import sketch
+from biomistral.corpus.sources import Shard, list_shards, read_shard, source_files
 from biomistral.corpus.tokens import DocumentTokenizer, load_tokenizer
+from biomistral.corpus.workers import num_processors, run_all
 from biomistral.errors import InputError
-from biomistral.models.rows import DOCUMENTS, Row, Split, dtype_for, write_rows
-from biomistral.ngrams import read_runs
+from biomistral.models.rows import DOCUMENTS, ROWS, TOKENS, dtype_for, write_facts
 from biomistral.progress import Progress, ignore
 from biomistral.recipe.settings import CorpusSettings
 
-Item = TypeVar("Item")
-_BATCH_DOCUMENTS = 128  # tokenized together: about 3 MB of article text
-_ROW_GROUP_DOCUMENTS = 10_000  # of documents.parquet
-_CHECKED_DOCUMENTS = 8  # whose tokens are made a second time, the plain way
-
-_TEXT_COLUMNS = (
-    "id", "doi", "pmcid", "file", "part", "article_type", "title", "journal", "licence",
-    "language", "split", "sha256", "dropped", "detail",
-)  # fmt: skip
-_SCHEMA = pa.schema(
-    [(name, pa.string()) for name in _TEXT_COLUMNS]
-    + [("year", pa.int32()), ("num_words", pa.int64()), ("num_tokens", pa.int64())]
-)
+_SMALL_BYTES = 30_000_000  # of sources: done before other processes have started
 
 
 def build_corpus(
@@ -62,221 +55,230 @@ def build_corpus(
 ) -> Path:
     """Make packed rows of tokens from the sources of ``settings`` and return ``out``.
 
-    ``seed`` decides which documents are held out; ``excluded`` is a file of word runs (``ngrams``)
-    that no document may contain. The result depends on nothing but the settings,
-    the bytes of the sources, the tokenizer and the seed.
+    ``seed`` decides which documents are held out, and which a budget takes; ``excluded`` is a file
+    of word runs (``ngrams``) that no document may contain. With several workers, a script that
+    calls this must guard its main part (``if __name__ == "__main__":``).
 
     Raises ``InputError`` if a pattern matches nothing or no document is kept, ``ModelError`` if
-    the tokenizer cannot be used.
+    the tokenizer cannot be used or the fast way gives other tokens than Transformers.
     """
     document_tokenizer = load_tokenizer(tokenizer)
+    shards = list_shards(settings)
     if origin is None:
         origin = _own_origin(settings, document_tokenizer, seed, excluded)
-    with artifacts.create(out, origin) as draft:
-        tally = _tokenize(settings, document_tokenizer, draft, seed, excluded, progress)
-        _check_splits(settings, tally)
-        facts, padding = _write_packed(settings, document_tokenizer, draft, tally)
+    with artifacts.create(out, origin, resume=True) as draft:
+        job = _job(settings, document_tokenizer, seed, excluded)
+        folders = _make_shards(job, shards, document_tokenizer, draft.work, progress)
+        found = gather(folders, settings, progress)
+        _check_splits(settings, found, folders)
+        tally = _write_documents(folders, found, draft.folder)
+        facts = _write_rows(settings, document_tokenizer, draft, folders, found, progress)
+        places = facts["num_rows"] * settings.sequence_length
         draft.counts.update(
-            tally.counts(),
+            articles_read=sum(len(shard.names) for shard in shards),  # files, of plain texts too
+            **tally.counts(),
             tokens=facts["num_tokens"],
             rows=facts["num_rows"],
             held_out_rows=facts["num_held_out_rows"],
-            padding_fraction=padding,
+            padding_fraction=1 - facts["num_tokens"] / places,
         )
+        assert facts["num_tokens"] == tally.tokens, "packing lost or doubled tokens"
+        _write_datasheet(settings, document_tokenizer, draft)
     return out
 
 
 def iterate_texts(settings: CorpusSettings, excluded: Path | None = None) -> Iterator[str]:
-    """Yield the text of every document that ``build_corpus`` would keep, held out or not.
+    """Yield the text of every document that passes the filters, held out or not, each once.
 
-    ``excluded`` is as in ``build_corpus``.
-
+    ``excluded`` is as in ``build_corpus``. What that decides over all documents (near duplicates,
+    budgets) is not asked here.
     Raises ``InputError`` at the end if there was none.
     """
     dropped: Counter[str] = Counter()
-    kept = False
-    for document, reason in judged(read_documents(settings), settings, excluded):
-        if reason:
-            dropped[reason] += 1
-        else:
-            kept = True
-            yield document.text
-    if not kept:
+    seen: set[int] = set()
+    for shard in list_shards(settings):
+        for item in read_shard(shard, settings, excluded):
+            if isinstance(item, Dropped):
+                dropped[item.reason] += 1
+            elif (digest := sketch(item.text)[0]) not in seen:
+                seen.add(digest)
+                yield item.text
+    if not seen:
         raise _nothing_kept(settings, dropped)
 
 
-def judged(
-    documents: Iterator[Document], settings: CorpusSettings, excluded: Path | None = None
-) -> Iterator[tuple[Document, str]]:
-    """Each document with its language, and the reason to drop it (``""``: keep)."""
-    seen = filters.Seen()
-    overlap = filters.Overlap(*read_runs(excluded)) if excluded else None
-    for document in map(filters.with_language, documents):
-        reason = (
-            filters.reason_to_drop(document, settings)
-            or (overlap.reason_to_drop(document) if overlap else "")
-            or seen.reason_to_drop(document)
-        )
-        yield document, reason
-
-
-def split_of(document: Document, held_out_fraction: float, seed: int) -> Split:
-    """Held out or not, by a hash of the article's id: all parts of an article go together."""
-    digest = hashlib.sha256(f"{seed}:{document.family}".encode()).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64
-    return "held_out" if place < held_out_fraction else "train"
-
-
-@dataclass
-class _Kept:
-    """Kept documents of one split, in order."""
-
-    indices: array[int] = field(default_factory=lambda: array("q"))  # line in documents.parquet
-    starts: array[int] = field(default_factory=lambda: array("q"))  # token in the scratch file
-    lengths: array[int] = field(default_factory=lambda: array("q"))  # in tokens, <s> to </s>
-
-
-@dataclass
-class _Tally:
-    """What is known after tokenizing."""
-
-    train: _Kept = field(default_factory=_Kept)
-    held_out: _Kept = field(default_factory=_Kept)
-    files: int = 0
-    seen: int = 0
-    words: int = 0
-    tokens: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    by_language: Counter[str] = field(default_factory=Counter)
-    by_licence: Counter[str] = field(default_factory=Counter)
-
-    def keep(self, document: Document, split: Split, *, num_tokens: int, num_words: int) -> None:
-        kept = self.train if split == "train" else self.held_out
-        kept.indices.append(self.seen)
-        kept.starts.append(self.tokens)
-        kept.lengths.append(num_tokens)
-        self.tokens += num_tokens
-        self.words += num_words
-        self.by_language[document.language or "unknown"] += 1
-        self.by_licence[document.licence or "none given"] += 1
-
-    def counts(self) -> dict[str, Any]:
-        return {
-            "articles_read": self.files,  # files, of plain texts too
-            "documents_seen": self.seen,
-            "documents_kept": len(self.train.lengths) + len(self.held_out.lengths),
-            "documents_held_out": len(self.held_out.lengths),
-            "words": self.words,
-            "dropped": dict(sorted(self.dropped.items())),
-            "by_language": dict(sorted(self.by_language.items())),
-            "by_licence": dict(sorted(self.by_licence.items())),
+def _job(
+    settings: CorpusSettings, tokenizer: DocumentTokenizer, seed: int, excluded: Path | None
+) -> Job:
+    key = artifacts.digest_of(
+        {
+            "settings": settings.model_dump(mode="json"),
+            "tokenizer": [tokenizer.parts.state, tokenizer.parts.bos_id, tokenizer.parts.eos_id],
+            "seed": seed,
+            "excluded": artifacts.file_digest(excluded) if excluded else None,
+            "step_version": versions.STEP_VERSIONS["corpus"],
         }
+    )
+    return Job(settings, tokenizer.parts, seed, excluded, key)
 
 
-def _tokenize(
-    settings: CorpusSettings,
+# --- shards ---------------------------------------------------------------------------------------
+
+
+def _make_shards(
+    job: Job,
+    shards: Sequence[Shard],
     tokenizer: DocumentTokenizer,
-    draft: Draft,
-    seed: int,
-    excluded: Path | None,
+    work: Path,
     progress: Progress,
-) -> _Tally:
-    """Write ``documents.parquet`` and the tokens of kept documents to a scratch file."""
-    tally = _Tally()
+) -> list[Path]:
+    """Make all shards that are not there yet; check the tokens of a document of each."""
+    job_file = write_job(work / "shards", job)
+    pending = [s for s in shards if not shard_folder(job_file, job.key, s).is_dir()]
+    done = len(shards) - len(pending)
+    progress(done, len(shards), "shards")
+    num_workers = 1 if _is_small(pending) else job.settings.workers or num_processors()
+    dtype = dtype_for(tokenizer.parts.vocabulary_size)
+    for index, folder in run_all(functools.partial(make_shard, job_file), pending, num_workers):
+        text, ids = read_sample(folder, read_kept(folder), dtype)
+        if text:
+            tokenizer.check_ids(text, ids)
+        done += 1
+        progress(done, len(shards), pending[index].name)
+    return [shard_folder(job_file, job.key, shard) for shard in shards]
 
-    def on_file(done: int, total: int, name: str) -> None:
-        tally.files = done + 1
-        progress(done, total, name)
 
-    def lines() -> Iterator[dict[str, Any]]:
-        for document, reason, ids in _encoded(
-            judged(read_documents(settings, on_file), settings, excluded), tokenizer
-        ):
-            split = split_of(document, settings.held_out_fraction, seed)
-            line = _line(document, reason, split, ids)
-            if ids is None:
-                tally.dropped[reason] += 1
-            else:
-                scratch.write(ids.astype(dtype).tobytes())
-                tally.keep(document, split, num_tokens=len(ids), num_words=line["num_words"])
-            tally.seen += 1
-            yield line
+def _is_small(shards: Sequence[Shard]) -> bool:
+    total = 0
+    for path in (Path(shard.root, name) for shard in shards for name in shard.names):
+        total += path.stat().st_size if path.is_file() else 0
+        if total > _SMALL_BYTES:
+            return False
+    return True
 
-    dtype = dtype_for(tokenizer.vocabulary_size)
-    with (
-        (draft.work / "documents.bin").open("wb") as scratch,
-        pq.ParquetWriter(draft.folder / DOCUMENTS, _SCHEMA, compression="zstd") as table,
-    ):
-        for batch in _batches(lines(), _ROW_GROUP_DOCUMENTS):
-            table.write_table(pa.Table.from_pylist(batch, schema=_SCHEMA))
+
+# --- what all shards together decide --------------------------------------------------------------
+
+
+def _write_documents(folders: Sequence[Path], found: Gathered, out: Path) -> Tally:
+    """Write ``documents.parquet`` and ``ATTRIBUTION.txt``; count."""
+    tally = Tally()
+    lines = out / f".{provenance.ATTRIBUTION}"
+    with lines.open("w", encoding="utf-8") as stream:
+        for row in gathering.write_documents(folders, found, out / DOCUMENTS):
+            tally.add(row)
+            if not row["dropped"]:
+                stream.write(provenance.attribution_line(row))
+    with (out / provenance.ATTRIBUTION).open("w", encoding="utf-8") as stream:
+        stream.write(provenance.attribution_head(tally.by_licence))
+        with lines.open(encoding="utf-8") as source:
+            for line in source:
+                stream.write(line)
+    lines.unlink()
     return tally
 
 
-def _encoded(
-    stream: Iterator[tuple[Document, str]], tokenizer: DocumentTokenizer
-) -> Iterator[tuple[Document, str, NDArray[np.int64] | None]]:
-    """Add token ids to the documents that are kept; check the first few a second time."""
-    unchecked = _CHECKED_DOCUMENTS
-    for batch in _batches(stream, _BATCH_DOCUMENTS):
-        kept = [document.text for document, reason in batch if not reason]
-        for text in kept[:unchecked]:
-            tokenizer.check(text)
-        unchecked -= min(unchecked, len(kept))
-        encoded = iter(tokenizer.encode(kept))
-        for document, reason in batch:
-            yield document, reason, None if reason else next(encoded)
-
-
-def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
-    return iter(lambda: list(itertools.islice(items, size)), [])
-
-
-def _line(
-    document: Document, reason: str, split: Split, ids: NDArray[np.int64] | None
-) -> dict[str, Any]:
-    return {
-        **{name: getattr(document, name, "") or "" for name in _TEXT_COLUMNS},
-        "split": "" if reason else split,
-        "sha256": hashlib.sha256(document.text.encode()).hexdigest() if document.text else "",
-        "dropped": reason,
-        "year": document.year,
-        "num_words": count_words(document.text),
-        "num_tokens": 0 if ids is None else len(ids),
-    }
-
-
-def _write_packed(
-    settings: CorpusSettings, tokenizer: DocumentTokenizer, draft: Draft, tally: _Tally
-) -> tuple[dict[str, Any], float]:
-    """Pack each split by itself and write the rows; also the share of padding in all rows."""
-    dtype = dtype_for(tokenizer.vocabulary_size)
-    scratch = np.memmap(draft.work / "documents.bin", dtype=dtype, mode="r")
-
-    def rows(kept: _Kept) -> Iterator[Row]:
-        lengths = np.array(kept.lengths, dtype=np.int64)
-        packing = pack(lengths, settings.sequence_length, settings.packing)
-        return _rows(packing, scratch, kept)
-
-    facts = write_rows(
-        draft.folder,
-        rows(tally.train),
-        rows(tally.held_out),
-        sequence_length=settings.sequence_length,
-        vocabulary_size=tokenizer.vocabulary_size,
-        eos_id=tokenizer.eos_id,
-        tokenizer_sha256=tokenizer.sha256,
-    )
-    assert facts["num_tokens"] == tally.tokens, "packing lost or doubled tokens"
-    return facts, 1 - facts["num_tokens"] / (facts["num_rows"] * settings.sequence_length)
-
-
-def _rows(packing: Packing, scratch: NDArray[Any], kept: _Kept) -> Iterator[Row]:
-    for row in packing:
-        places = [(kept.starts[document] + start, length) for document, start, length in row]
-        yield Row(
-            pieces=tuple(scratch[first : first + length] for first, length in places),
-            documents=tuple(kept.indices[document] for document, _, _ in row),
+def _check_splits(settings: CorpusSettings, found: Gathered, folders: Sequence[Path]) -> None:
+    held_out = int((found.enters & found.held_out).sum())
+    total = int(found.enters.sum())
+    if total == 0:
+        raise _nothing_kept(settings, _reasons(found, folders))
+    if held_out == total or (held_out == 0 and settings.held_out_fraction > 0):
+        which = "none to train on" if held_out else "none held out"
+        raise InputError(
+            f"corpus {settings.name!r}: held_out_fraction {settings.held_out_fraction} leaves "
+            f"{which} of {total} documents; choose another fraction, or give more documents"
         )
+
+
+def _reasons(found: Gathered, folders: Sequence[Path]) -> Counter[str]:
+    import pyarrow.parquet as pq
+
+    dropped = Counter(gathering.reasons(found))
+    for folder in folders:
+        reasons = pq.read_table(folder / DOCUMENTS, columns=["dropped"])["dropped"].to_pylist()
+        dropped.update(reason for reason in reasons if reason)
+    return dropped
+
+
+def _nothing_kept(settings: CorpusSettings, dropped: Counter[str]) -> InputError:
+    reasons = ", ".join(f"{reason} {number}" for reason, number in sorted(dropped.items()))
+    return InputError(
+        f"corpus {settings.name!r}: no document is left; of {sum(dropped.values())} seen, dropped "
+        f"for: {reasons or 'nothing (the files hold no documents)'}; allowed are the licences "
+        f"{', '.join(settings.licences)}, the languages {', '.join(settings.languages)} and at "
+        f"least {settings.minimum_words} words; change these settings or the sources"
+    )
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def _write_rows(
+    settings: CorpusSettings,
+    tokenizer: DocumentTokenizer,
+    draft: Draft,
+    folders: Sequence[Path],
+    found: Gathered,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Write ``tokens.bin``, ``rows.parquet`` and ``tokens.json``; return what that says."""
+    sections = gathering.sections(found, settings)
+    stored = gathering.stored(found)
+    parts = list(lay_out(stored, sections, settings.sequence_length, settings.packing))
+    dtype = dtype_for(tokenizer.parts.vocabulary_size)
+    # Named after the shards: rows of other shards are never taken for these.
+    work = draft.work / f"rows-{artifacts.digest_of([f.name for f in folders])[:16]}"
+    if not (work / TOKENS).is_file():  # lines without their rows are worth nothing
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        (work / TOKENS).touch()
+    target = Target(
+        tokens=work / TOKENS,
+        folder=work,
+        sources=tuple(folder / TOKENS_FILE for folder in folders),
+        sequence_length=settings.sequence_length,
+        dtype=dtype.str,
+        eos_id=tokenizer.parts.eos_id,
+    )
+    num_rows = sum(part.num_rows for part in parts)
+    with target.tokens.open("r+b") as stream:
+        stream.truncate(num_rows * settings.sequence_length * dtype.itemsize)
+    num_workers = 1 if num_rows < 20_000 else settings.workers or num_processors()
+    lines: dict[int, Path] = {}
+    for index, path in run_all(functools.partial(write_part, target), parts, num_workers):
+        lines[index] = path
+        progress(len(lines), len(parts), "parts of rows written")
+    join_lines([lines[index] for index in range(len(parts))], draft.folder / ROWS)
+    _hand_over(target.tokens, draft.folder / TOKENS)
+    return write_facts(
+        draft.folder,
+        num_rows=num_rows,
+        num_held_out_rows=sum(part.num_rows for part in parts if part.split == "held_out"),
+        num_tokens=int(sum(part.lengths.sum() for part in parts)),
+        sequence_length=settings.sequence_length,
+        vocabulary_size=tokenizer.parts.vocabulary_size,
+        eos_id=tokenizer.parts.eos_id,
+        tokenizer_sha256=tokenizer.parts.sha256,
+    )
+
+
+def _hand_over(rows: Path, out: Path) -> None:
+    """Give finished rows to the artefact; where the disk can, work keeps them, too, over a kill."""
+    try:
+        out.hardlink_to(rows)
+    except OSError:
+        rows.rename(out)
+
+
+def _write_datasheet(settings: CorpusSettings, tokenizer: DocumentTokenizer, draft: Draft) -> None:
+    facts = {
+        "name": tokenizer.parts.name,
+        "vocabulary_size": tokenizer.parts.vocabulary_size,
+        "sha256": tokenizer.parts.sha256,
+    }
+    text = provenance.datasheet(settings, draft.counts, facts)
+    (draft.folder / provenance.DATASHEET).write_text(text, encoding="utf-8")
 
 
 def _own_origin(
@@ -288,31 +290,8 @@ def _own_origin(
         settings={**settings.model_dump(mode="json"), "seed": seed},
         inputs={
             "sources": artifacts.fingerprint_of_files(source_files(settings)),
-            "tokenizer": tokenizer.sha256,
+            "tokenizer": tokenizer.parts.sha256,
             **({"excluded": artifacts.file_digest(excluded)} if excluded else {}),
         },
         step_version=versions.STEP_VERSIONS["corpus"],
-    )
-
-
-def _check_splits(settings: CorpusSettings, tally: _Tally) -> None:
-    num_train, num_held_out = len(tally.train.lengths), len(tally.held_out.lengths)
-    total = num_train + num_held_out
-    if total == 0:
-        raise _nothing_kept(settings, tally.dropped)
-    if num_train == 0 or (num_held_out == 0 and settings.held_out_fraction > 0):
-        which = "none to train on" if num_train == 0 else "none held out"
-        raise InputError(
-            f"corpus {settings.name!r}: held_out_fraction {settings.held_out_fraction} leaves "
-            f"{which} of {total} documents; choose another fraction, or give more documents"
-        )
-
-
-def _nothing_kept(settings: CorpusSettings, dropped: Counter[str]) -> InputError:
-    reasons = ", ".join(f"{reason} {number}" for reason, number in sorted(dropped.items()))
-    return InputError(
-        f"corpus {settings.name!r}: no document is left; of {sum(dropped.values())} seen, dropped "
-        f"for: {reasons or 'nothing (the files hold no documents)'}; allowed are the licences "
-        f"{', '.join(settings.licences)}, the languages {', '.join(settings.languages)} and at "
-        f"least {settings.minimum_words} words; change these settings or the sources"
     )

@@ -115,7 +115,8 @@ def _least_of_bins(runs: Numbers) -> Sketch:
         chosen[empty] = lenders[empty]
     else:  # not one of many lenders was filled: only with one or two runs
         chosen[~filled[chosen]] = int(np.flatnonzero(filled)[0])
-    return (least[chosen] & np.uint64(0xFF)).astype(np.uint8)
+    bytes_: Sketch = (least[chosen] & np.uint64(0xFF)).astype(np.uint8)
+    return bytes_
 
 
 def _mixed(numbers: Numbers) -> Numbers:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -62,7 +62,8 @@ def write_rows(
 ) -> dict[str, Any]:
     """Write ``tokens.bin``, ``rows.parquet`` and ``tokens.json``; return what ``tokens.json`` says.
 
-    Rows are consumed one at a time. ``documents.parquet`` is the caller's.
+    Rows are consumed one at a time. ``documents.parquet`` is the caller's. For corpora past memory
+    there are ``row_table`` and ``write_facts``, of which this is made.
     """
     dtype = dtype_for(vocabulary_size)
     documents, lengths, ends = array("i"), array("i"), array("q", [0])
@@ -76,14 +77,66 @@ def write_rows(
                 ends.append(len(lengths))
                 num_rows[split] += 1
     splits = ["train"] * num_rows["train"] + ["held_out"] * num_rows["held_out"]
-    _write_index(folder / ROWS, documents, lengths, ends, splits)
+    pq.write_table(
+        row_table(0, documents, lengths, ends, splits), folder / ROWS, compression="zstd"
+    )
+    return write_facts(
+        folder,
+        num_rows=len(splits),
+        num_held_out_rows=num_rows["held_out"],
+        num_tokens=sum(lengths),
+        sequence_length=sequence_length,
+        vocabulary_size=vocabulary_size,
+        eos_id=eos_id,
+        tokenizer_sha256=tokenizer_sha256,
+    )
+
+
+def row_table(
+    first_row: int,
+    documents: Sequence[int] | NDArray[Any],
+    lengths: Sequence[int] | NDArray[Any],
+    ends: Sequence[int] | NDArray[Any],
+    splits: Sequence[str],
+) -> pa.Table:
+    """Lines of ``rows.parquet`` for consecutive rows.
+
+    Row r has the pieces ``ends[r]`` to ``ends[r + 1]``; of each the index of its document and its
+    length in tokens.
+    """
+
+    def lists(values: Sequence[int] | NDArray[Any]) -> pa.Array:
+        return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(values, pa.int32()))
+
+    return pa.table(
+        {
+            "row": pa.array(range(first_row, first_row + len(splits)), pa.int64()),
+            "documents": lists(documents),
+            "lengths": lists(lengths),
+            "split": pa.array(splits, pa.string()),
+        }
+    )
+
+
+def write_facts(
+    folder: Path,
+    *,
+    num_rows: int,
+    num_held_out_rows: int,
+    num_tokens: int,
+    sequence_length: int,
+    vocabulary_size: int,
+    eos_id: int,
+    tokenizer_sha256: str = "",
+) -> dict[str, Any]:
+    """Write ``tokens.json`` and return what it says."""
     facts = {
         "sequence_length": sequence_length,
-        "dtype": dtype.name,
+        "dtype": dtype_for(vocabulary_size).name,
         "vocabulary_size": vocabulary_size,
-        "num_rows": len(splits),  # held-out rows included
-        "num_held_out_rows": num_rows["held_out"],
-        "num_tokens": sum(lengths),  # padding apart
+        "num_rows": num_rows,  # held-out rows included
+        "num_held_out_rows": num_held_out_rows,
+        "num_tokens": num_tokens,  # padding apart
         "eos_id": eos_id,
         "tokenizer_sha256": tokenizer_sha256,
     }
@@ -100,23 +153,6 @@ def _filled(
     assert len(joined) <= sequence_length, "a row is overfull"
     filled[: len(joined)] = joined
     return filled
-
-
-def _write_index(
-    path: Path, documents: array[int], lengths: array[int], ends: array[int], splits: list[str]
-) -> None:
-    def lists(values: array[int]) -> pa.Array:
-        return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(values, pa.int32()))
-
-    table = pa.table(
-        {
-            "row": pa.array(range(len(splits)), pa.int64()),
-            "documents": lists(documents),
-            "lengths": lists(lengths),
-            "split": pa.array(splits, pa.string()),
-        }
-    )
-    pq.write_table(table, path, compression="zstd")
 
 
 class PackedRows:

@@ -12,6 +12,35 @@ from biomistral.recipe.fields import Distinct, Fraction, LanguageCode, Licence, 
 Kept = Literal["tables", "captions", "formulas", "citations", "references", "back_matter"]
 
 
+class LanguageMix(Settings):
+    """Order and budget of languages. Documents that do not fit are dropped as ``over_budget``."""
+
+    order: Literal["as_read", "others_first"] = Field(
+        "as_read",
+        description="others_first lays all other languages out before English, as published.",
+    )
+    tokens: int | None = Field(None, ge=1, description="Most tokens of the whole corpus.")
+    others_share: Fraction | None = Field(
+        None,
+        description="Most tokens in other languages than English, as a share of all; English fills "
+        "up the rest.",
+    )
+    temperature: float | None = Field(
+        None,
+        ge=1,
+        description="Share the tokens out by size^(1 / temperature): 1 keeps the proportions, more "
+        "lifts small languages. Needs tokens; nothing is taken twice.",
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_share(self) -> LanguageMix:
+        if self.temperature is not None and self.tokens is None:
+            raise ValueError("temperature shares a budget out; give tokens, too")
+        if self.temperature is not None and self.others_share is not None:
+            raise ValueError("temperature and others_share both share tokens out; give one of them")
+        return self
+
+
 class CorpusSettings(Settings):
     """Articles or plain text to packed rows of tokens."""
 
@@ -46,6 +75,16 @@ class CorpusSettings(Settings):
     minimum_words: int = Field(
         50, ge=0, description="Shorter documents are dropped (for zh: two characters a word)."
     )
+    near_duplicates: float | None = Field(
+        0.65,
+        gt=0,
+        le=1,
+        description="Drop documents that have this share of all runs of five words in common with "
+        "an earlier one (0.65: about four words in a hundred edited); null looks for none.",
+    )
+    language_mix: LanguageMix = Field(
+        LanguageMix(), description="Order and budget of languages; by default all, as read."
+    )
     tokenizer: str | None = Field(
         None,
         description="Model whose tokenizer is used; by default the one declared under models that "
@@ -56,6 +95,13 @@ class CorpusSettings(Settings):
         "best_fit",
         description="best_fit cuts no document that fits into a row (arXiv 2404.10830); "
         "concatenate joins all and cuts at the row length, as published.",
+    )
+    workers: int | None = Field(
+        None,
+        ge=1,
+        exclude=True,
+        description="Processes that read and tokenize; by default one per processor. Has no effect "
+        "on the result.",
     )
     exclude_overlap_with: Literal["benchmark"] | None = Field(
         None,

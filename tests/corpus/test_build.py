@@ -14,8 +14,8 @@ import pytest
 
 from biomistral import artifacts
 from biomistral.corpus import build_corpus, iterate_texts, source_files
-from biomistral.corpus.build import split_of
-from biomistral.corpus.documents import Document
+from biomistral.corpus.gathering import is_held_out
+from biomistral.corpus.shards import draw_of
 from biomistral.corpus.tokens import load_tokenizer
 from biomistral.errors import InputError
 from biomistral.models.rows import PackedRows
@@ -35,6 +35,7 @@ def settings_for(folder: Path, **changes: object) -> CorpusSettings:
         "articles": [f"{folder}/**/*.xml", f"{folder}/**/*.nxml"],
         "sequence_length": 128,
         "minimum_words": 20,
+        "near_duplicates": None,  # the articles repeat one sentence
     }
     return CorpusSettings(**{**values, **changes})
 
@@ -115,7 +116,7 @@ def test_the_files_and_the_manifest_agree(built: Path, tokenizer_folder: Path) -
     tokens = sum(int(row["num_tokens"]) for row in documents_of(built))  # type: ignore[call-overload]
     assert facts["num_tokens"] == counts["tokens"] == tokens
     assert facts["dtype"] == "uint16"
-    assert facts["tokenizer_sha256"] == load_tokenizer(tokenizer_folder).sha256
+    assert facts["tokenizer_sha256"] == load_tokenizer(tokenizer_folder).parts.sha256
     assert (built / "tokens.bin").stat().st_size == facts["num_rows"] * 128 * 2
     assert counts["padding_fraction"] == pytest.approx(1 - tokens / (facts["num_rows"] * 128))
 
@@ -142,7 +143,8 @@ def test_a_second_build_gives_the_same_bytes(
     assert str(tmp_path) not in (first / "documents.parquet").read_bytes().decode("latin-1")
     leftovers = {path.name for path in first.iterdir()}
     assert leftovers == {
-        "tokens.bin", "rows.parquet", "documents.parquet", "tokens.json", "manifest.json"
+        "tokens.bin", "rows.parquet", "documents.parquet", "tokens.json", "manifest.json",
+        "ATTRIBUTION.txt", "DATASHEET.md",
     }  # fmt: skip
 
 
@@ -186,14 +188,16 @@ def test_held_out_documents_share_no_row_with_training(
 
 
 def test_the_split_follows_the_id_the_seed_and_the_fraction() -> None:
-    documents = [Document(id=f"PMC{i}", file="", text="") for i in range(2000)]
-    held_out = [split_of(d, 0.1, 42) == "held_out" for d in documents]
+    def held_out_of(fraction: float, seed: int) -> list[bool]:
+        draws = [draw_of(f"PMC{i}", seed) for i in range(2000)]
+        return list(is_held_out(np.array(draws, np.uint64), fraction).tolist())
+
+    held_out = held_out_of(0.1, 42)
     assert 150 < sum(held_out) < 250
-    assert held_out != [split_of(d, 0.1, 43) == "held_out" for d in documents]
-    more = [split_of(d, 0.2, 42) == "held_out" for d in documents]
-    assert all(b for a, b in zip(held_out, more, strict=True) if a)
-    assert split_of(documents[0], 0.0, 1) == "train"
-    assert split_of(documents[0], 1.0, 1) == "held_out"
+    assert held_out != held_out_of(0.1, 43)
+    assert all(b for a, b in zip(held_out, held_out_of(0.2, 42), strict=True) if a)
+    assert not any(held_out_of(0.0, 1))
+    assert all(held_out_of(1.0, 1))
 
 
 @pytest.mark.parametrize(
@@ -251,7 +255,7 @@ def test_progress_and_fingerprint(
         manifest = artifacts.read_manifest(out)
         assert manifest is not None
         prints.add(manifest["fingerprint"])
-    assert calls[0] == (0, 9, "5.nxml")
+    assert calls[:2] == [(0, 1, "shards"), (1, 1, "articles-00000")]
     assert len(prints) == 2
 
 

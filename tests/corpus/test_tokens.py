@@ -109,8 +109,8 @@ def load_cached(folder: Path):
 
 
 def test_the_digest_is_that_of_the_tokenizer(folder: Path, tokenizer, tmp_path: Path) -> None:
-    assert load_tokenizer(folder).sha256 == load_tokenizer(folder).sha256
-    assert load_tokenizer(folder).vocabulary_size == len(load_tokenizer(folder).plain)
+    assert load_tokenizer(folder).parts.sha256 == load_tokenizer(folder).parts.sha256
+    assert load_tokenizer(folder).parts.vocabulary_size == len(load_tokenizer(folder).plain)
 
 
 def test_a_folder_without_tokenizer_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,70 @@
+"""One function over many items, in this process or in several.
+
+Workers are started afresh (spawn), so that nothing of this process is copied into them; they leave
+Ctrl-C to it, and end when it ends, however it ended. Knows nothing about what the function does.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from biomistral.errors import InputError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def num_processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def run_all(
+    function: Callable[[Item], Result], items: Sequence[Item], num_workers: int
+) -> Iterator[tuple[int, Result]]:
+    """Yield the index of each item with its result, as they are done.
+
+    ``function`` must be importable and depend on nothing but its item. An error of one item ends
+    everything; so does Ctrl-C, once the items under way are done.
+
+    Raises ``InputError`` if a worker dies, which is mostly for want of memory.
+    """
+    num_workers = min(num_workers, len(items))
+    if num_workers <= 1:
+        yield from ((index, function(item)) for index, item in enumerate(items))
+        return
+    pool = ProcessPoolExecutor(
+        num_workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+    )
+    try:
+        tasks = {pool.submit(function, item): index for index, item in enumerate(items)}
+        for task in as_completed(tasks):
+            yield tasks.pop(task), task.result()
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a worker process was killed, most likely because memory ran out; what is finished is "
+            "kept: run the same command again with fewer workers"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would otherwise wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
