@@ -41,6 +41,7 @@ from biomistral.progress import Progress, ignore
 from biomistral.recipe.settings import CorpusSettings
 
 _SMALL_BYTES = 30_000_000  # of sources: done before other processes have started
+_FEW_ROWS = 20_000  # written in less than a second
 
 
 def build_corpus(
@@ -244,7 +245,7 @@ def _write_rows(
     num_rows = sum(part.num_rows for part in parts)
     with target.tokens.open("r+b") as stream:
         stream.truncate(num_rows * settings.sequence_length * dtype.itemsize)
-    num_workers = 1 if num_rows < 20_000 else settings.workers or num_processors()
+    num_workers = 1 if num_rows < _FEW_ROWS else settings.workers or num_processors()
     lines: dict[int, Path] = {}
     for index, path in run_all(functools.partial(write_part, target), parts, num_workers):
         lines[index] = path

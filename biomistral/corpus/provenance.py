@@ -42,8 +42,10 @@ def attribution_head(licences: Mapping[str, int]) -> str:
 def attribution_line(row: Mapping[str, Any]) -> str:
     """Return the line of one document of ``documents.parquet``."""
     where = ", ".join(str(row[key]) for key in ("journal", "year") if row[key])
-    parts = [row["title"] or row["file"], where, article_name(row), _address(row)]
-    said = ". ".join(_one_line(part) for part in parts if part)
+    name, address = article_name(row), _address(row)
+    name = "" if name == row["doi"] else name
+    parts = dict.fromkeys((row["title"] or row["file"], where, name, address))
+    said = ". ".join(_one_line(part) for part in parts if part).replace("?.", "?")
     return f"{said}. {row['licence'] or 'No licence given'}.\n"
 
 

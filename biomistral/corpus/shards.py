@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import json
 import os
 import shutil
 import tempfile
@@ -60,7 +61,8 @@ _SAMPLE_CHARACTERS = 100_000  # a longer document is no sample
 
 _TEXT_COLUMNS = (
     "id", "doi", "pmcid", "pmid", "file", "part", "article_type", "title", "journal", "licence",
-    "licence_source", "language", "declared_language", "split", "sha256", "dropped", "detail",
+    "licence_source", "language", "declared_language", "source_md5", "split", "sha256", "dropped",
+    "detail",
 )  # fmt: skip
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in _TEXT_COLUMNS]
@@ -97,7 +99,8 @@ def write_job(folder: Path, job: Job) -> Path:
 
 def shard_folder(job_file: Path, key: str, shard: Shard) -> Path:
     """Where the result of a shard is, once it is whole."""
-    own = artifacts.digest_of([key, shard.name, shard.kind, list(shard.names), shard.digest])
+    facts = {**asdict(shard), "root": ""}  # data may be moved
+    own = artifacts.digest_of([key, facts])
     return job_file.parent / f"{shard.name}-{own[:16]}"
 
 
@@ -123,8 +126,6 @@ def make_shard(job_file: Path, shard: Shard) -> Path:
 
 @functools.lru_cache(maxsize=1)
 def _load(job_file: Path) -> tuple[Job, DocumentEncoder]:
-    import json
-
     value = json.loads(job_file.read_text(encoding="utf-8"))
     tokenizer = TokenizerParts(
         **{f.name: value["tokenizer"][f.name] for f in fields(TokenizerParts)}

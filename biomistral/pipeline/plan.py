@@ -387,7 +387,10 @@ def _of_texts(settings: CorpusSettings) -> dict[str, Any]:
 def _uses_run_seed(settings: CorpusSettings | links.ModelEntry) -> bool:
     """Whether the recipe's seed has a say: something is drawn, and no seed of its own is given."""
     if isinstance(settings, CorpusSettings):
-        return settings.held_out_fraction > 0
+        mix = settings.language_mix
+        return (
+            settings.held_out_fraction > 0 or mix.tokens is not None or mix.others_share is not None
+        )
     if isinstance(settings, PretrainSettings | DareMerge):
         return settings.seed is None
     return isinstance(settings, AwqQuantization)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import json
+import os
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -17,7 +21,8 @@ from biomistral.corpus import build_corpus, iterate_texts, source_files
 from biomistral.corpus.gathering import is_held_out
 from biomistral.corpus.shards import draw_of
 from biomistral.corpus.tokens import load_tokenizer
-from biomistral.errors import InputError
+from biomistral.corpus.workers import run_all
+from biomistral.errors import InputError, ModelError
 from biomistral.models.rows import PackedRows
 from biomistral.ngrams import WIDTH, Runs, write_runs
 from biomistral.recipe.settings import CorpusSettings
@@ -301,3 +306,197 @@ def test_documents_with_words_of_a_test_question_are_dropped_and_counted(
     texts = list(iterate_texts(settings, tmp_path / "runs.parquet"))
     assert len(texts) == kept
     assert text not in texts
+
+
+# --- near duplicates, languages, workers, interruptions -------------------------------------------
+
+
+def many_articles(folder: Path, count: int, article) -> None:
+    """Articles of different words in files of their own; every tenth is a slightly edited copy."""
+    rng = random.Random(11)
+    vocabulary = ["".join(rng.choices("abcdeilmnorst", k=rng.randint(2, 8))) for _ in range(900)]
+    folder.mkdir()
+    words: list[str] = []
+    for number in range(count):
+        if number % 10 == 9:
+            words[rng.randrange(len(words))] = "edited"
+        else:
+            words = rng.choices(vocabulary, k=rng.randint(150, 400))
+        text = f"The patients were treated with the bark and {' '.join(words)}"
+        data = article(f"<p>{text}</p>", title=f"Bark {number}", pmcid=f"PMC{number + 100}",
+                       attributes='article-type="research-article" xml:lang="en"')  # fmt: skip
+        (folder / f"{number:03d}.xml").write_bytes(data)
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards and parts of a size that makes many of few articles; always with processes."""
+    monkeypatch.setattr("biomistral.corpus.sources.SHARD_FILES", 7)
+    monkeypatch.setattr("biomistral.corpus.layout.PART_DOCUMENTS", 8)
+    monkeypatch.setattr("biomistral.corpus.build._SMALL_BYTES", 0)
+    monkeypatch.setattr("biomistral.corpus.build._FEW_ROWS", 0)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_the_bytes_do_not_depend_on_the_number_of_workers(
+    article, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    many_articles(tmp_path / "pmc", 40, article)
+    digests, prints = set(), set()
+    for workers in (1, 2, 3):
+        settings = settings_for(tmp_path / "pmc", articles=[f"{tmp_path}/pmc/*.xml"], workers=workers, near_duplicates=0.65)  # fmt: skip
+        out = build_corpus(settings, tokenizer_folder, tmp_path / f"with-{workers}")
+        manifest = artifacts.read_manifest(out)
+        assert manifest is not None
+        digests.add(manifest["content_sha256"])
+        prints.add(manifest["fingerprint"])
+        dropped = {row["id"]: row["detail"] for row in documents_of(out) if row["dropped"]}
+        assert dropped == {f"PMC{n + 100}": f"PMC{n + 99}" for n in (9, 19, 29, 39)}
+    assert len(digests) == len(prints) == 1
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_shard_of_another_setting_or_content_is_never_taken(
+    article, tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many_articles(tmp_path / "pmc", 20, article)
+    settings = settings_for(tmp_path / "pmc", articles=[f"{tmp_path}/pmc/*.xml"], workers=1)
+    whole = build_corpus(settings, tokenizer_folder, tmp_path / "whole")
+    with monkeypatch.context() as patch:  # stop after the shards: they are kept
+        patch.setattr("biomistral.corpus.build.gather", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build_corpus(settings, tokenizer_folder, tmp_path / "tokens")
+        (work,) = tmp_path.glob(".tokens.*.partial/.work/shards")
+        assert len(list(work.glob("articles-*"))) == 3
+    fewer = settings_for(tmp_path / "pmc", articles=[f"{tmp_path}/pmc/*.xml"], workers=1, minimum_words=250)  # fmt: skip
+    out = build_corpus(fewer, tokenizer_folder, tmp_path / "tokens")
+    assert 0 < counts_of(out)["documents_kept"] < counts_of(whole)["documents_kept"]  # type: ignore[operator]
+    assert not work.exists()  # swept away with what it was for
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_documents_over_the_budget_are_dropped_with_that_reason(
+    articles_folder: Path, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    plain = build_corpus(settings_for(articles_folder), tokenizer_folder, tmp_path / "plain")
+    total = int(counts_of(plain)["tokens"])  # type: ignore[call-overload]
+    mix = {"order": "others_first", "tokens": total // 2}
+    out = build_corpus(
+        settings_for(articles_folder, language_mix=mix), tokenizer_folder, tmp_path / "mixed"
+    )
+    counts = counts_of(out)
+    assert counts["tokens"] <= total // 2  # type: ignore[operator]
+    assert counts["dropped"]["over_budget"] > 0  # type: ignore[index]
+    first = PackedRows(out).documents(0)
+    assert first == ("PMC5#1",) * len(first)  # Portuguese, before all English
+
+
+def test_every_row_leads_to_articles_and_licences(built: Path) -> None:
+    documents = documents_of(built)
+    for row in pq.read_table(built / "rows.parquet").to_pylist():
+        for index in row["documents"]:
+            assert documents[index]["licence"] == "CC-BY"
+            assert documents[index]["pmcid"].startswith("PMC")
+    attributed = (built / "ATTRIBUTION.txt").read_text().splitlines()
+    assert sum(line.endswith(". CC-BY.") for line in attributed) == 6
+    assert "6 documents" in (built / "DATASHEET.md").read_text()
+
+
+def test_a_tokenizer_that_does_not_match_is_refused(
+    articles_folder: Path, tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ids that were written are compared with those of Transformers, in every build."""
+    real = load_tokenizer(tokenizer_folder)
+
+    class Other:
+        def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
+            return {"input_ids": real.plain(text, add_special_tokens=False)["input_ids"][::-1]}
+
+    other = dataclasses.replace(real, plain=Other())
+    monkeypatch.setattr("biomistral.corpus.build.load_tokenizer", lambda _: other)
+    with pytest.raises(ModelError, match="gives other tokens than Transformers, first at place 0"):
+        build_corpus(settings_for(articles_folder), tokenizer_folder, tmp_path / "tokens")
+    assert not (tmp_path / "tokens").exists()
+
+
+_KILLED = """
+import sys, time
+from pathlib import Path
+from biomistral.corpus import build, build_corpus, sources
+from biomistral.recipe.settings import CorpusSettings
+if __name__ == "__main__":
+    sources.SHARD_FILES = 5
+    build._SMALL_BYTES = 0
+    def slow(done, total, text):
+        print(done, text, flush=True)
+        if done == 3:
+            time.sleep(60)
+    settings = CorpusSettings.model_validate_json(sys.argv[1])
+    build_corpus(settings, sys.argv[2], Path(sys.argv[3]), progress=slow)
+"""
+
+
+def test_a_killed_build_goes_on_with_the_shards_it_had(
+    article, tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many_articles(tmp_path / "pmc", 30, article)
+    settings = settings_for(tmp_path / "pmc", articles=[f"{tmp_path}/pmc/*.xml"])
+    script = tmp_path / "killed.py"
+    script.write_text(_KILLED)
+    out = tmp_path / "tokens"
+    run = subprocess.Popen(
+        [sys.executable, script, settings.model_copy(update={"workers": 2}).model_dump_json(), tokenizer_folder, out],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )  # fmt: skip
+    assert run.stdout is not None
+    for line in run.stdout:
+        if line.startswith("3 "):
+            break
+    run.kill()  # SIGKILL: nothing is tidied up
+    run.wait()
+    assert not out.exists()
+    (work,) = tmp_path.glob(".tokens.*.partial/.work/shards")
+    finished = {path.name: path.stat().st_ino for path in work.glob("articles-*")}
+    assert len(finished) >= 3
+    monkeypatch.setattr("biomistral.corpus.sources.SHARD_FILES", 5)
+    made = []
+    monkeypatch.setattr(
+        "biomistral.corpus.build.run_all",
+        lambda function, items, workers: made.append(list(items)) or run_all(function, items, 1),
+    )
+    build_corpus(settings, tokenizer_folder, out)
+    assert len(made[0]) == 6 - len(finished)
+    undisturbed = build_corpus(settings, tokenizer_folder, tmp_path / "undisturbed")
+    assert artifacts.content_digest(out) == artifacts.content_digest(undisturbed)
+
+
+def test_a_full_disk_is_told_and_the_finished_shards_are_kept(
+    articles_folder: Path, tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("biomistral.corpus.build.write_part", full)
+        with pytest.raises(InputError, match="no space left on the disk; free some"):
+            build_corpus(settings_for(articles_folder), tokenizer_folder, tmp_path / "tokens")
+    assert list(tmp_path.glob(".tokens.*.partial/.work/shards/articles-*"))
+    build_corpus(settings_for(articles_folder), tokenizer_folder, tmp_path / "tokens")
+
+
+def test_rows_that_were_handed_over_and_lost_are_written_again(
+    articles_folder: Path, tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill between handing rows over and publishing them empties the draft."""
+    whole = build_corpus(settings_for(articles_folder), tokenizer_folder, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.hardlink_to", full_of_errors)  # a disk without hard links
+        patch.setattr("biomistral.corpus.build._write_datasheet", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build_corpus(settings_for(articles_folder), tokenizer_folder, tmp_path / "tokens")
+    out = build_corpus(settings_for(articles_folder), tokenizer_folder, tmp_path / "tokens")
+    assert artifacts.content_digest(out) == artifacts.content_digest(whole)
+
+
+def full_of_errors(*_: object) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
