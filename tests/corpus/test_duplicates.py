@@ -70,7 +70,7 @@ def test_an_exact_copy_is_told_from_a_near_one(corpus) -> None:
 
 
 def test_the_first_in_the_order_given_is_kept(corpus) -> None:
-    digests, sketches, copies = corpus
+    digests, sketches, _ = corpus
     order = np.arange(len(digests))[::-1]
     verdicts = find_duplicates(ids_of(len(digests)), digests[order], sketches[order], 0.65)
     assert (verdicts.kept <= np.arange(len(digests))).all()

@@ -43,7 +43,7 @@ def test_a_tokenizer_without_a_beginning_begins_with_the_text() -> None:
 
 def test_a_control_token_out_of_text_is_an_error() -> None:
     with pytest.raises(
-        ModelError, match="makes one of the control tokens .1, 5. out of plain text"
+        ModelError, match=r"makes one of the control tokens .1, 5. out of plain text"
     ):
         DocumentEncoder(parts(word_level(), eos_id=5)).encode(["bark stop bark"])
     # This one knows no special way of treating </s> in a text.
