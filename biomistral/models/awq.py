@@ -15,7 +15,7 @@ in which the CUDA kernels of AutoAWQ, the first to write this format, unpack pai
 what is past the last group is 0. Most readers know ``gemm`` only.
 
 ``load_awq_model`` needs no library for quantized models: it computes the plain weights again. That
-is exact and runs everywhere, but saves no memory. Knows nothing about how levels are chosen.
+is exact and runs everywhere, but saves no memory; ``four_bit`` keeps them as they are. Knows nothing about how levels are chosen.
 
 Shapes: K inputs, N outputs, G groups (K / g), R rows of any kind.
 """
@@ -194,6 +194,18 @@ def layout_of(quantization: Mapping[str, Any]) -> str:
 
 def _plain_weights(checkpoint: Checkpoint, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     """Yield all tensors of the checkpoint in ``dtype``, the packed ones as plain weights."""
+    for name, tensor in stored_tensors(checkpoint):
+        if isinstance(tensor, PackedLinear):
+            yield f"{name}.weight", tensor.weight().to(dtype)
+        else:
+            yield name, tensor.to(dtype)
+
+
+def stored_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor | PackedLinear]]:
+    """Yield tensors by their names, and packed weights by those of their layers.
+
+    Raises ``ModelError`` for a layer whose parts do not fit together.
+    """
     parts: dict[str, dict[str, Tensor]] = {}
     quantization = checkpoint.config["quantization_config"]
     layout, group_size = cast("Layout", layout_of(quantization)), quantization.get("group_size")
@@ -201,13 +213,13 @@ def _plain_weights(checkpoint: Checkpoint, dtype: torch.dtype) -> Iterator[tuple
         tensor = checkpoint.tensor(name)
         linear, _, part = name.rpartition(".")
         if part not in PARTS:
-            yield name, tensor.to(dtype)
+            yield name, tensor
             continue
         parts.setdefault(linear, {})[part] = tensor
         if len(parts[linear]) == len(PARTS):
             packed = PackedLinear(**parts.pop(linear), layout=layout, group_size=group_size)
             _check_shapes(f"{checkpoint.folder}: {linear}", packed)
-            yield f"{linear}.weight", packed.weight().to(dtype)
+            yield linear, packed
     if parts:
         linear, found = next(iter(parts.items()))
         raise ModelError(

@@ -22,10 +22,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 
 from biomistral.models.fused import gated, normalized, turned
+from biomistral.models.head import head_logits
 from biomistral.models.packed import is_supported
 
 # A prompt is run in pieces that start at multiples of this. On a CPU 256 rows are as fast a token
@@ -89,6 +90,10 @@ class PackedDecoder:
         self._embedding = self._decoder.embed_tokens.weight
         self._device = self._embedding.device
         self._is_cpu = self._device.type == "cpu"
+        # 4-bit layers compute each row by itself, and a padded row would cost as much as any.
+        self._is_padded = self._is_cpu and any(
+            type(module) is nn.Linear for module in self._decoder.modules()
+        )
         config = model.config
         attention = self._decoder.layers[0].self_attn
         self._head_width: int = attention.head_dim
@@ -122,26 +127,29 @@ class PackedDecoder:
         cache.length += length
         if before == cache.whole and length == self.piece_tokens:
             cache.whole = cache.length
-        return self._logits(hidden[-1:]) if wanted else None
+        return head_logits(self._head, hidden[-1:]) if wanted else None
 
     def advance(self, caches: Sequence[Cache], tokens: Sequence[int]) -> Tensor:
         """Run one token of each sequence; return the logits (B, V) behind them."""
+        step = _ROWS if self._is_cpu else len(tokens)
+        parts = [
+            self._advance(caches[start : start + step], tokens[start : start + step])
+            for start in range(0, len(tokens), step)
+        ]
+        return torch.cat(parts)
+
+    def _advance(self, caches: Sequence[Cache], tokens: Sequence[int]) -> Tensor:
         parts = []
         for index, cache in enumerate(caches):
             assert isinstance(cache, PackedCache), "caches of one decoder are of one kind"
             first = max(0, cache.length + 1 - self._window) if self._window else 0
             parts.append(_Part(cache, index, index + 1, None, first))
-        number = len(tokens)
-        padding = -number % _ROWS if self._is_cpu else 0
+        padding = [0] * (_ROWS - len(tokens) if self._is_padded else 0)
         positions = [cache.length for cache in caches]
-        hidden = self._run([*tokens, *[0] * padding], [*positions, *[0] * padding], parts)
+        hidden = self._run([*tokens, *padding], [*positions, *padding], parts)
         for cache in caches:
             cache.length += 1
-        return self._logits(hidden)[:number]
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self._head(hidden)
-        return logits.float()
+        return head_logits(self._head, hidden[: len(tokens)])
 
     def _run(self, tokens: list[int], positions: list[int], parts: Sequence[_Part]) -> Tensor:
         """Run rows of tokens; put keys and values into the caches; return (T, H)."""

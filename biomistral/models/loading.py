@@ -56,9 +56,10 @@ def load_model(
     method = quantization.get("quant_method")
     if method == "bitsandbytes":
         require("bitsandbytes", extra="quantization", purpose=f"the quantized checkpoint {path}")
-    if method == "awq" and importlib.util.find_spec("gptqmodel") is None:
-        model = _own_awq(folder, precision)
-    else:
+    model = None
+    if method == "awq":
+        model = _own_awq(folder, precision, device)
+    if model is None:
         model = _from_pretrained(folder, precision, device if method else None)
     if method == "bitsandbytes":
         leave_weights_as_stored(model)
@@ -104,12 +105,18 @@ def quiet_transformers() -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def _own_awq(folder: Path, precision: Precision) -> Any:
-    """Load an AWQ checkpoint without the library that has kernels for it."""
+def _own_awq(folder: Path, precision: Precision, device: torch.device) -> Any:
+    """Load an AWQ checkpoint without a library; None where that library serves better."""
     from biomistral.models.awq import load_awq_model
+    from biomistral.models.four_bit import load_four_bit_model
+    from biomistral.models.hybrid import is_available
 
     with quiet_transformers():
-        return load_awq_model(folder, precision)
+        if device.type == "cpu" and precision == "bfloat16" and is_available():
+            return load_four_bit_model(folder)
+        if importlib.util.find_spec("gptqmodel") is None:
+            return load_awq_model(folder, precision)
+    return None
 
 
 def _from_pretrained(folder: Path, precision: Precision, device: torch.device | None) -> Any:

@@ -1,0 +1,327 @@
+"""Generation on a CPU: bfloat16, our 4-bit layers, PyTorch's int4 kernel alone, and llama.cpp.
+
+    python benchmarks/bench_generate.py WORK [--layers 22] [--threads 1] [--repeats 3] [--llama PYTHON]
+        [--result FILE.md]
+
+A random model of the shape of TinyLlama (1.1 billion parameters; --layers makes it smaller) is kept
+in bfloat16 and rounded to 4 bits (AWQ layout, group 128). Each variant is a process of its own that
+measures in this order: the memory it takes; the reading of a prompt of 512 tokens; generation of 32
+tokens behind it, one sequence and 8 at once; and evaluation, 32 questions of about 150 tokens. Times
+are CPU times, the least of the repeats; variants take turns. The memory bandwidth and the peak of
+bfloat16 matrix products are measured in the same run. --llama names the Python of an environment with
+llama-cpp-python and gguf; it gets the same weights as BF16 and Q4_0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SHAPE = {
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "vocab_size": 32_000,
+    "max_position_embeddings": 2048,
+}
+GROUP = 128
+PROMPT, NEW, BATCH = 512, 32, 8
+VARIANTS = ("bfloat16", "hybrid", "kernel")
+
+
+# --- the models -----------------------------------------------------------------------------------
+
+
+def make_models(work: Path, layers: int) -> tuple[Path, Path]:
+    """Write the model in bfloat16 and in 4 bits, with a tokenizer of made-up words."""
+    plain, packed = work / f"plain-{layers}", work / f"awq-{layers}"
+    if (packed / "done").exists():
+        return plain, packed
+    import torch
+    from safetensors.torch import save_file
+    from transformers import MistralConfig, MistralForCausalLM
+
+    from biomistral.models.awq import LEVELS, awq_config, pack_linear
+
+    torch.manual_seed(0)
+    config = MistralConfig(**SHAPE, num_hidden_layers=layers, sliding_window=None)
+    torch.set_default_dtype(torch.bfloat16)
+    model = MistralForCausalLM(config)
+    torch.set_default_dtype(torch.float32)
+    model.save_pretrained(plain)
+    make_tokenizer().save_pretrained(plain)
+    tensors = {}
+    for name, weight in model.state_dict().items():
+        if not (name.endswith("_proj.weight") and ".layers." in name):
+            tensors[name] = weight.half().contiguous()
+            continue
+        groups = weight.float().unflatten(1, (-1, GROUP))  # (N, G, g)
+        low, high = groups.amin(-1), groups.amax(-1)
+        scales = ((high - low) / (LEVELS - 1)).half()
+        zeros = (-low / scales.float()).round().clamp(0, LEVELS - 1)
+        levels = (groups / scales.float()[..., None]).round() + zeros[..., None]
+        levels = levels.clamp(0, LEVELS - 1).flatten(1)
+        for part, tensor in pack_linear(
+            levels.to(torch.uint8), zeros.to(torch.uint8), scales
+        ).items():
+            tensors[f"{name.removesuffix('weight')}{part}"] = tensor
+    packed.mkdir(exist_ok=True)
+    save_file(tensors, packed / "model.safetensors", {"format": "pt"})
+    described = json.loads((plain / "config.json").read_text())
+    described["quantization_config"] = awq_config(GROUP)
+    (packed / "config.json").write_text(json.dumps(described))
+    make_tokenizer().save_pretrained(packed)
+    (packed / "done").touch()
+    return plain, packed
+
+
+def make_tokenizer() -> Any:
+    from biomistral.models.fresh import train_tokenizer
+
+    return train_tokenizer([" ".join(f"w{n * n}" for n in range(3000))] * 2, 2000)
+
+
+# --- one variant, in a process of its own ---------------------------------------------------------
+
+
+def least(call: Callable[[], object], repeats: int) -> float:
+    """CPU seconds of a call, of all its threads, the least of some."""
+    found = []
+    for _ in range(repeats):
+        started = time.process_time()
+        call()
+        found.append(time.process_time() - started)
+    return min(found)
+
+
+def limits(threads: int) -> dict[str, float]:
+    """Bytes a second that are read, and operations a second of a large matrix product."""
+    import torch
+
+    torch.set_num_threads(threads)
+    large = torch.zeros(2**28)  # 1 GiB, touched
+    bandwidth = large.numel() * 4 / least(large.sum, 5)
+    left, right = torch.randn(1024, 4096).bfloat16(), torch.randn(4096, 4096).bfloat16()
+    peak = 2 * 1024 * 4096 * 4096 / least(lambda: left @ right.T, 5)
+    return {"bandwidth": bandwidth, "peak": peak}
+
+
+def resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def measure(folder: Path, variant: str, threads: int, repeats: int) -> dict[str, float]:
+    import torch
+
+    from biomistral.models import hybrid
+    from biomistral.models.continuations import TextEncoder
+    from biomistral.models.generating import Engine, Sampling
+    from biomistral.models.loading import load_model, load_tokenizer
+    from biomistral.models.scoring import score_requests
+    from biomistral.records import Request
+
+    torch.set_num_threads(threads)
+    if variant == "kernel":
+        hybrid.FEW_ROWS = 1 << 30
+    tokenizer = load_tokenizer(folder)
+    before = resident()
+    started = time.process_time()
+    model = load_model(folder)
+    found: dict[str, float] = {"load": time.process_time() - started}
+    engine = Engine(model, tokenizer, max_batch=BATCH, max_tokens=BATCH * (PROMPT + NEW + 8))
+    prompts = [[5 + (7 * i + n) % 1900 for n in range(PROMPT)] for i in range(BATCH)]
+
+    def run(number: int, new: int, length: int = 16) -> None:
+        sampling = Sampling(max_new_tokens=new, ignore_eos=True)
+        for prompt in prompts[:number]:
+            engine.submit(prompt[:length], sampling)
+        engine._kept.clear()
+        while engine.step():
+            pass
+
+    run(1, 2)  # whatever is made at first use
+    repeats_slow = 1 if variant == "kernel" else repeats
+    found["prompt"] = PROMPT / least(lambda: run(1, 1, PROMPT), repeats_slow)
+    for number in (1, BATCH):
+        first = least(functools.partial(run, number, 1), repeats)
+        whole = least(functools.partial(run, number, 1 + NEW), repeats)
+        found[f"generation_{number}"] = number * NEW / (whole - first)
+    found["memory"] = resident() - before
+    requests = [
+        Request(str(i), "t", "en", 0, 1, "letter", question(i), ("A", "B", "C", "D"), 0)
+        for i in range(32)
+    ]
+    encoder = TextEncoder(tokenizer)
+    tokens = score_requests(model, encoder, requests[:1]).num_prompt_tokens
+    requests = requests if variant != "kernel" else requests[:8]
+    found["evaluation"] = (
+        len(requests)
+        * tokens
+        / least(lambda: score_requests(model, encoder, requests), repeats_slow)
+    )
+    found["peak_memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return found
+
+
+def question(index: int) -> str:
+    words = " ".join(f"w{(index * 31 + n) ** 2 % 3000}" for n in range(40))
+    return f"{words}\nAnswer:("
+
+
+# --- llama.cpp ------------------------------------------------------------------------------------
+
+LLAMA = """
+import json, sys, time
+from llama_cpp import Llama
+path, threads, repeats, prompt, new = sys.argv[1], *map(int, sys.argv[2:])
+model = Llama(path, n_ctx=prompt + new + 16, n_batch=512, n_threads=threads, n_threads_batch=threads,
+              verbose=False, logits_all=False)
+ids = [5 + n % 1900 for n in range(prompt)]
+def read():
+    model.reset(); model._ctx.kv_cache_clear() if hasattr(model._ctx, "kv_cache_clear") else None
+    model.eval(ids)
+def write():
+    for n in range(new): model.eval([7 + n])
+def least(before, call):
+    found = []
+    for _ in range(repeats):
+        before(); started = time.process_time(); call(); found.append(time.process_time() - started)
+    return min(found)
+def short():
+    model.reset(); model.eval(ids[:16])
+read()
+print(json.dumps({"prompt": prompt / least(lambda: None, read), "generation_1": new / least(short, write)}))
+"""
+
+GGUF = """
+import json, sys
+from pathlib import Path
+import numpy as np, gguf
+from safetensors import safe_open
+folder, out, kind = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+config = json.loads((folder / "config.json").read_text())
+heads, kv = config["num_attention_heads"], config["num_key_value_heads"]
+writer = gguf.GGUFWriter(out, "llama")
+writer.add_context_length(config["max_position_embeddings"]); writer.add_embedding_length(config["hidden_size"])
+writer.add_block_count(config["num_hidden_layers"]); writer.add_feed_forward_length(config["intermediate_size"])
+writer.add_head_count(heads); writer.add_head_count_kv(kv); writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+writer.add_rope_dimension_count(config["hidden_size"] // heads); writer.add_vocab_size(config["vocab_size"])
+writer.add_tokenizer_model("llama")
+size = config["vocab_size"]
+writer.add_token_list([b"<unk>", b"<s>", b"</s>"] + [f"<0x{b:02X}>".encode() for b in range(256)] + [f"t{i}".encode() for i in range(size - 259)])
+writer.add_token_scores([0.0] * size); writer.add_token_types([2, 3, 3] + [6] * 256 + [1] * (size - 259))
+names = {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output", "gate_proj": "ffn_gate",
+         "up_proj": "ffn_up", "down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
+def permuted(w, n):
+    return w.reshape(n, 2, w.shape[0] // n // 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)
+with safe_open(folder / "model.safetensors", "pt") as stored:
+    for name in stored.keys():
+        w = stored.get_tensor(name).float().numpy()
+        parts = name.split(".")
+        if parts[1] == "layers":
+            if parts[4] in ("q_proj", "k_proj"): w = permuted(w, heads if parts[4] == "q_proj" else kv)
+            new = f"blk.{parts[2]}.{names[parts[4] if parts[3] in ('self_attn', 'mlp') else parts[3]]}.weight"
+        else:
+            new = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output"}[parts[-2]] + ".weight"
+        plain = w.ndim == 1
+        t = gguf.GGMLQuantizationType.F32 if plain else getattr(gguf.GGMLQuantizationType, "BF16" if new[0] != "b" else kind)
+        writer.add_tensor(new, w if plain else gguf.quants.quantize(w, t), raw_dtype=t)
+writer.write_header_to_file(); writer.write_kv_data_to_file(); writer.write_tensors_to_file(); writer.close()
+"""
+
+
+def measure_llama(python: str, work: Path, plain: Path, kind: str, numbers: list[int]) -> Any:
+    path = work / f"{plain.name}-{kind}.gguf"
+    if not path.exists():
+        subprocess.run([sys.executable, "-c", GGUF, str(plain), str(path), kind], check=True)
+    words = [python, "-c", LLAMA, str(path), *map(str, numbers)]
+    return json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+def in_process(work: Path, folder: Path, variant: str, arguments: Any) -> dict[str, float]:
+    words = [sys.executable, __file__, str(work), "--measure", variant, str(folder)]
+    words += ["--threads", str(arguments.threads), "--repeats", str(arguments.repeats)]
+    done = subprocess.run(words, check=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(found: dict[str, dict[str, float]]) -> str:
+    columns = {
+        "memory": ("memory, GB", 1e-9),
+        "prompt": ("prompt, tokens/s", 1),
+        "generation_1": ("generation, tokens/s", 1),
+        f"generation_{BATCH}": (f"{BATCH} at once, tokens/s", 1),
+        "evaluation": ("evaluation, tokens/s", 1),
+        "load": ("load, s", 1),
+    }
+    lines = ["| | " + " | ".join(title for title, _ in columns.values()) + " |"]
+    lines.append("|---|" + "---:|" * len(columns))
+    base = found["bfloat16"]
+    for name, row in found.items():
+        cells = []
+        for key, (_, scale) in columns.items():
+            value = row.get(key)
+            ratio = f" ({value / base[key]:.2f})" if value and name != "bfloat16" else ""
+            cells.append(f"{value * scale:.2f}{ratio}" if value else "")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--layers", type=int, default=22)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--llama")
+    parser.add_argument("--result", type=Path)
+    parser.add_argument("--measure", nargs=2)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        variant, folder = arguments.measure
+        if variant == "limits":
+            print(json.dumps(limits(arguments.threads)))
+        else:
+            print(json.dumps(measure(Path(folder), variant, arguments.threads, arguments.repeats)))
+        return
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    plain, packed = make_models(arguments.work, arguments.layers)
+    limit = in_process(arguments.work, plain, "limits", arguments)
+    found = {
+        variant: in_process(
+            arguments.work, plain if variant == "bfloat16" else packed, variant, arguments
+        )
+        for variant in VARIANTS
+    }
+    if arguments.llama:
+        numbers = [arguments.threads, arguments.repeats, PROMPT, NEW]
+        for kind in ("BF16", "Q4_0"):
+            found[f"llama.cpp {kind}"] = measure_llama(
+                arguments.llama, arguments.work, plain, kind, numbers
+            )
+    again = in_process(arguments.work, plain, "limits", arguments)
+    text = table(found) + (
+        f"\n\nReading {limit['bandwidth'] / 1e9:.1f} GB/s (after: {again['bandwidth'] / 1e9:.1f}), "
+        f"matrix products {limit['peak'] / 1e9:,.0f} GFLOP/s (after: {again['peak'] / 1e9:,.0f}).\n"
+    )
+    print(text)
+    if arguments.result:
+        arguments.result.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

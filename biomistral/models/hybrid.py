@@ -1,0 +1,181 @@
+"""Linear layers of 4-bit weights on a CPU, fast for one row and for many.
+
+PyTorch's int4 kernel is made for single rows: three times as fast as bfloat16 there, ten times as
+slow with 512. So few rows go to that kernel, and for many a tile of the weights is written out in
+bfloat16, small enough to stay in the processor's cache, and multiplied as usual. The two agree within
+the rounding of bfloat16.
+
+Which way is taken depends on the number of rows alone. The kernel computes each row by itself, and
+evaluation always brings the same number of rows at once (``packed``), so neither way lets a result
+depend on its company.
+
+The weights lie as the kernel wants them, which is not documented: a trial says how, at first use, and
+if it is none of the ways known here ``is_available`` says no. Knows nothing about checkpoints.
+
+Shapes: K inputs, N outputs, R rows, G groups of inputs that share a scale and a zero point.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+from ctypes import c_int64, c_void_p
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from biomistral.models.awq import PackedLinear
+from biomistral.models.compiling import compiled
+from biomistral.models.parallel import share_out
+
+_SOURCE = Path(__file__).with_name("int4.c")
+_SIGNATURES = {"int4_blocks": (None, (*(c_void_p,) * 3, *(c_int64,) * 7))}
+# Up to here the kernel is faster: measured on one core with matrix units, where 8 rows took half as
+# long as by tiles and 16 rows as long.
+FEW_ROWS = 16
+_TILE_OUTPUTS = 256  # for each thread: 1 MB for 2,048 inputs
+_GROUP_SIZES = (32, 64, 128, 256)  # that the kernel knows
+_MIDDLE = 8  # the level that the kernel takes for zero
+
+
+class HybridLinear(nn.Module):
+    """A linear layer whose weight is ``(level - 8) * scale + zero``, with 4-bit levels.
+
+    Takes and gives bfloat16. It cannot be trained or saved: the checkpoint is what is kept.
+    """
+
+    levels: Tensor  # uint8 (N, K / 2), in the order of PyTorch's kernel
+    pairs: Tensor  # bfloat16 (G, N, 2): scale and zero
+    bias: nn.Parameter | None
+
+    def __init__(self, levels: Tensor, pairs: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("levels", levels)
+        self.register_buffer("pairs", pairs)
+        self.register_parameter("bias", None)
+        self.out_features: int = pairs.shape[1]
+        self.in_features: int = 2 * levels.numel() // self.out_features
+        self.group_size: int = self.in_features // pairs.shape[0]
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return (..., N) for (..., K)."""
+        rows = hidden.reshape(-1, self.in_features).contiguous()
+        few = rows.shape[0] <= FEW_ROWS
+        out = self._by_kernel(rows) if few else self._by_tiles(rows)
+        if self.bias is not None:
+            out += self.bias
+        return out.view(*hidden.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        """Say its shape, as the layers of PyTorch do."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, 4 bits"
+
+    def _by_kernel(self, rows: Tensor) -> Tensor:
+        out: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
+            rows, self.levels, self.group_size, self.pairs
+        )
+        return out
+
+    def _by_tiles(self, rows: Tensor) -> Tensor:
+        width = block_width()
+        assert width is not None, "the layer was made without a kernel"
+        num_blocks = self.out_features // width
+        step = max(1, _TILE_OUTPUTS * torch.get_num_threads() // width)
+        buffer = rows.new_empty(self.in_features * step * width)
+        out = rows.new_empty(rows.shape[0], self.out_features)
+        for first in range(0, num_blocks, step):
+            last = min(first + step, num_blocks)
+            num_outputs = (last - first) * width
+            tile = buffer[: self.in_features * num_outputs].view(self.in_features, num_outputs)
+            write_blocks(self, tile, first, last)
+            out[:, first * width : last * width] = rows @ tile
+        return out
+
+
+def hybrid_of(packed: PackedLinear) -> HybridLinear | None:
+    """Return the layer of an AWQ weight, without a bias; None if its shape is none that the kernel takes."""
+    levels, zero_points, half_scales = packed.parts()  # (N, K), (N, G), (N, G)
+    (num_outputs, num_inputs), num_groups = levels.shape, zero_points.shape[1]
+    width = block_width()
+    if width is None or num_outputs % width or num_inputs // num_groups not in _GROUP_SIZES:
+        return None
+    levels = levels.to(torch.int32).contiguous()
+    scales = half_scales.float()
+    zeros = (_MIDDLE - zero_points.float()) * scales
+    pairs = torch.stack([scales.T, zeros.T], dim=-1).to(torch.bfloat16)  # (G, N, 2)
+    kept = torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels, 1)
+    return HybridLinear(kept, pairs)
+
+
+def is_available() -> bool:
+    """Whether PyTorch has the kernel here, with weights in an order that is known."""
+    return block_width() is not None
+
+
+# --- how the kernel keeps weights -----------------------------------------------------------------
+
+
+@functools.cache
+def block_width() -> int | None:
+    """Outputs that the kernel keeps together, found by a trial; None if it is none known here."""
+    generator = torch.Generator().manual_seed(0)
+    levels = torch.randint(0, 16, (128, 64), generator=generator, dtype=torch.int32)  # (N, K)
+    try:
+        kept = torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels, 1)
+    except (AttributeError, RuntimeError):  # no such kernel
+        return None
+    for width in (64, 32):
+        if torch.equal(levels_of(kept, 64, width).T.to(torch.int32), levels):
+            return width
+    return None
+
+
+def levels_of(kept: Tensor, num_inputs: int, width: int) -> Tensor:
+    """Return the levels of a weight, or of whole blocks of one, as uint8 (K, N).
+
+    Byte j of an input in a block holds output j in its low half, j + width / 2 in its high half.
+    """
+    halves = kept.view(-1, num_inputs, width // 2)  # (blocks, K, width / 2)
+    both = torch.cat([halves & 15, halves >> 4], dim=-1)
+    return both.transpose(0, 1).reshape(num_inputs, -1)
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """Return the compiled function; None if there is no compiler."""
+    return compiled(_SOURCE, _SIGNATURES)
+
+
+def write_blocks(layer: HybridLinear, out: Tensor, first: int, last: int) -> None:
+    """Write blocks of outputs ``first`` to ``last`` of a layer's weight to ``out``, bfloat16 (K, N)."""
+    loaded, width = library(), block_width()
+    assert width is not None, "the layer was made without a kernel"
+    if loaded is None:
+        _write_with_torch(layer, out, first, last, width)
+        return
+    blocks: Callable[..., Any] = loaded.int4_blocks
+    num_outputs = (last - first) * width
+
+    def work(start: int, stop: int) -> None:
+        blocks(
+            *(layer.levels.data_ptr(), layer.pairs.data_ptr()),
+            out.data_ptr() + start * width * out.element_size(),
+            *(layer.in_features, layer.out_features, layer.group_size, width),
+            *(first + start, first + stop, num_outputs),
+        )
+
+    share_out(work, last - first)
+
+
+def _write_with_torch(layer: HybridLinear, out: Tensor, first: int, last: int, width: int) -> None:
+    size = layer.in_features * width // 2  # bytes of a block
+    levels = levels_of(layer.levels.view(-1)[first * size : last * size], layer.in_features, width)
+    pairs = layer.pairs[:, first * width : last * width].float()
+    scales, zeros = (
+        part.repeat_interleave(layer.group_size, dim=0)  # (K, N)
+        for part in (pairs[..., 0], pairs[..., 1] - _MIDDLE * pairs[..., 0])
+    )
+    out.copy_(levels.float() * scales + zeros)

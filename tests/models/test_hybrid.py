@@ -1,0 +1,139 @@
+"""4-bit layers: both ways give the weight's product, and neither lets rows depend on company."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from biomistral.models import hybrid
+from biomistral.models.awq import PackedLinear, pack_linear
+from biomistral.models.hybrid import FEW_ROWS, hybrid_of, is_available, write_blocks
+
+needs_kernel = pytest.mark.skipif(not is_available(), reason="PyTorch has no int4 kernel here")
+
+
+def packed_of(outputs=192, inputs=256, group=64, seed=0, layout="gemm"):
+    generator = torch.Generator().manual_seed(seed)
+    levels = torch.randint(0, 16, (outputs, inputs), generator=generator, dtype=torch.uint8)
+    shape = (outputs, inputs // group)
+    zeros = torch.randint(0, 16, shape, generator=generator, dtype=torch.uint8)
+    scales = (torch.rand(shape, generator=generator) * 0.01 + 0.001).half()
+    parts = pack_linear(levels, zeros, scales, layout)
+    return PackedLinear(**parts, layout=layout, group_size=group)
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def way(request, monkeypatch):
+    if request.param == "compiled" and hybrid.library() is None:
+        pytest.skip("no compiler")
+    if request.param == "torch":
+        monkeypatch.setattr(hybrid, "library", lambda: None)
+    return request.param
+
+
+def relative(found, expected):
+    return float((found.double() - expected).norm() / expected.norm())
+
+
+@needs_kernel
+@pytest.mark.parametrize("rows", [1, FEW_ROWS, FEW_ROWS + 1, 70])
+@pytest.mark.parametrize("layout", ["gemm", "gemv"])
+@torch.inference_mode()
+def test_the_product_is_that_of_the_weight_within_bfloat16(way, rows, layout):
+    packed = packed_of(layout=layout)
+    hidden = torch.randn(rows, 256, generator=torch.Generator().manual_seed(1)).bfloat16()
+    expected = hidden.double() @ packed.weight().double().T
+    assert relative(hybrid_of(packed)(hidden), expected) < 5e-3
+
+
+@needs_kernel
+@pytest.mark.parametrize("group", [32, 64, 128, 256])
+@torch.inference_mode()
+def test_written_blocks_are_the_weight_within_bfloat16(way, group):
+    packed = packed_of(inputs=512, group=group)
+    layer = hybrid_of(packed)
+    out = torch.empty(512, 192, dtype=torch.bfloat16)
+    write_blocks(layer, out, 0, 192 // hybrid.block_width())
+    assert relative(out.T, packed.weight().double()) < 4e-3
+
+
+@needs_kernel
+@torch.inference_mode()
+def test_both_ways_of_writing_blocks_give_the_same_bits(monkeypatch):
+    if hybrid.library() is None:
+        pytest.skip("no compiler")
+    layer, width = hybrid_of(packed_of()), hybrid.block_width()
+    compiled, plain = (torch.empty(256, 2 * width, dtype=torch.bfloat16) for _ in range(2))
+    write_blocks(layer, compiled, 1, 3)
+    monkeypatch.setattr(hybrid, "library", lambda: None)
+    write_blocks(layer, plain, 1, 3)
+    assert torch.equal(compiled, plain)
+
+
+@needs_kernel
+@torch.inference_mode()
+def test_few_rows_are_each_computed_by_themselves():
+    layer = hybrid_of(packed_of())
+    hidden = torch.randn(FEW_ROWS, 256).bfloat16()
+    whole = layer(hidden)
+    for number in range(1, FEW_ROWS):
+        assert torch.equal(layer(hidden[:number]), whole[:number])
+
+
+@needs_kernel
+@torch.inference_mode()
+def test_more_threads_change_no_more_than_the_rounding():
+    layer, hidden = hybrid_of(packed_of(outputs=640)), torch.randn(64, 256).bfloat16()
+    before = torch.get_num_threads()
+    alone = layer(hidden)
+    try:
+        torch.set_num_threads(3)
+        # Tiles are wider then, and PyTorch's product may be rounded in another order.
+        torch.testing.assert_close(layer(hidden), alone, rtol=2e-2, atol=1e-2)
+    finally:
+        torch.set_num_threads(before)
+
+
+@needs_kernel
+@torch.inference_mode()
+def test_a_bias_is_added_and_other_dimensions_stay():
+    layer = hybrid_of(packed_of())
+    hidden = torch.randn(2, 3, 256).bfloat16()
+    without = layer(hidden)
+    assert without.shape == (2, 3, 192)
+    layer.bias = torch.nn.Parameter(torch.ones(192).bfloat16(), requires_grad=False)
+    torch.testing.assert_close(layer(hidden), without + 1)
+
+
+@needs_kernel
+@pytest.mark.parametrize("shape", [{"outputs": 72}, {"group": 16}, {"outputs": 24}])
+def test_shapes_that_the_kernel_does_not_take_are_left_alone(shape):
+    assert hybrid_of(packed_of(**shape)) is None
+
+
+def test_an_order_that_is_not_known_is_not_guessed(monkeypatch):
+    monkeypatch.setattr(
+        torch.ops.aten,
+        "_convert_weight_to_int4pack_for_cpu",
+        lambda levels, _: levels.byte()[:, ::2],
+    )
+    hybrid.block_width.cache_clear()
+    try:
+        assert not is_available()
+        assert hybrid_of(packed_of()) is None
+    finally:
+        monkeypatch.undo()
+        hybrid.block_width.cache_clear()
+
+
+def test_a_pytorch_without_the_kernel_is_no_error(monkeypatch):
+    def missing(*_):
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(torch.ops.aten, "_convert_weight_to_int4pack_for_cpu", missing)
+    hybrid.block_width.cache_clear()
+    try:
+        assert not is_available()
+    finally:
+        monkeypatch.undo()
+        hybrid.block_width.cache_clear()
