@@ -154,9 +154,9 @@ def fingerprint_of_files(
     """Fingerprint of files given by the user: their labels in order and their bytes.
 
     The label is the path below the data folder where folders mean something (a language), so that
-    data may be moved; a path without one has its last part. Weights (``.safetensors``, ``.bin``)
-    count by size and time of change: reading 15 GB before each run would cost more than it saves.
-    A folder that holds a manifest counts by the fingerprint in it, any other by the files in it.
+    data may be moved; a path without one has its last part. Weights (``.safetensors``, ``.bin``,
+    ``.gguf``) count by size and time of change: reading 15 GB before each run would cost more than
+    it saves. A folder that holds a manifest counts by the fingerprint in it, any other by the files in it.
 
     Raises ``InputError`` if a file cannot be read.
     """
@@ -181,7 +181,7 @@ def _mark(path: Path, digest: Callable[[Path], str]) -> str:
     manifest = read_manifest(path) if path.is_dir() else None
     if manifest is not None:
         return str(manifest["fingerprint"])
-    if path.suffix not in {".safetensors", ".bin"}:
+    if path.suffix not in {".safetensors", ".bin", ".gguf"}:
         return digest(path)
     return f"{path.stat().st_size}:{path.stat().st_mtime_ns}"
 

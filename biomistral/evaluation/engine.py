@@ -15,6 +15,7 @@ import torch
 from biomistral import artifacts
 from biomistral.errors import ModelError
 from biomistral.models.checkpoints import Checkpoint
+from biomistral.models.gguf import gguf_context_tokens, gguf_file
 from biomistral.models.hub import local_folder
 from biomistral.models.identity import model_digest
 from biomistral.models.loading import load_model, load_tokenizer
@@ -83,6 +84,8 @@ class TransformersEngine:
     @property
     def context_tokens(self) -> int | None:
         """As the model's config says."""
+        if file := gguf_file(Path(self._path)):
+            return gguf_context_tokens(file)
         folder = local_folder(self._path, self._revision)
         limit: int | None = Checkpoint(folder).config.get("max_position_embeddings")
         return limit

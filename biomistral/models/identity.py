@@ -16,7 +16,16 @@ from biomistral import artifacts
 from biomistral.errors import InputError
 
 # What is read when a model or its tokenizer is loaded.
-_READ = ("*.safetensors", "*.json", "*.model", "*.model.v*", "*.jinja", "merges.txt", "vocab.txt")
+_READ = (
+    "*.safetensors",
+    "*.gguf",
+    "*.json",
+    "*.model",
+    "*.model.v*",
+    "*.jinja",
+    "merges.txt",
+    "vocab.txt",
+)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from biomistral.errors import MissingDependencyError, ModelError, require
 from biomistral.models.checkpoints import Checkpoint, check_tokenizer_fits
+from biomistral.models.gguf import gguf_file, load_gguf_model, load_gguf_tokenizer
 from biomistral.models.hub import local_folder
 
 Precision = Literal["bfloat16", "float32"]
@@ -45,12 +46,16 @@ def load_model(
 ) -> Any:
     """Load a causal language model from a folder or the hub, in evaluation mode on ``device``.
 
-    ``precision`` is that of the weights, or of the unquantized ones of a quantized checkpoint.
+    A GGUF file, or a folder with one, gives a plain model. ``precision`` is that of the weights, or
+    of the unquantized ones of a quantized checkpoint.
     Raises ``InputError`` if there is nothing at ``path``, ``ModelError`` if what is there is no
     whole safetensors checkpoint of a known architecture, ``MissingDependencyError`` if it is
     quantized in a form that needs a library.
     """
     device = device or pick_device()
+    if file := gguf_file(Path(path)):
+        with quiet_transformers():
+            return load_gguf_model(file, _DTYPES[precision]).to(device).eval()
     folder = local_folder(path, revision)
     quantization = Checkpoint(folder).config.get("quantization_config") or {}
     method = quantization.get("quant_method")
@@ -71,11 +76,18 @@ def load_model(
 def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
     """Load the tokenizer of a model from a folder or the hub.
 
+    That of a GGUF file is what lies beside it, else what is in it.
+
     Raises ``InputError`` if there is nothing at ``path``, ``ModelError`` if it has no tokenizer or
     one that gives ids that the model's embedding does not have.
     """
-    folder = local_folder(path, revision)
-    check_tokenizer_fits(folder)
+    file = gguf_file(Path(path))
+    folder = file.parent if file else local_folder(path, revision)
+    if file and not (folder / "tokenizer.json").is_file():
+        with quiet_transformers():
+            return load_gguf_tokenizer(file)
+    if not file:
+        check_tokenizer_fits(folder)
     try:
         with quiet_transformers():
             return AutoTokenizer.from_pretrained(str(folder))

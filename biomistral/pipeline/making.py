@@ -160,8 +160,10 @@ def merge(settings: MergeSettings, models: Mapping[str, Place], seed: int) -> Ma
     return make
 
 
-def quantize(settings: QuantizeSettings, model: Place, calibration: Path | None, seed: int) -> Make:
-    """A quantized model."""
+def quantize(
+    settings: QuantizeSettings, model: Place, texts: Mapping[str, Path], seed: int
+) -> Make:
+    """A quantized model; ``texts`` are the tokens for calibration and held-out ones, by those names."""
 
     def make(out: Path, origin: Origin, progress: Progress) -> None:
         from biomistral.quantization import quantize
@@ -170,7 +172,8 @@ def quantize(settings: QuantizeSettings, model: Place, calibration: Path | None,
             settings,
             model.folder(),
             out,
-            calibration=calibration,
+            calibration=texts.get("calibration"),
+            held_out=texts.get("held_out"),
             seed=seed,
             origin=origin,
             progress=progress,

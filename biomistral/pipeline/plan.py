@@ -19,9 +19,9 @@ from biomistral.pipeline import making
 from biomistral.pipeline.digests import FileDigests
 from biomistral.pipeline.steps import Make, Step
 from biomistral.recipe import links
+from biomistral.recipe.quantizing import Quantization
 from biomistral.recipe.settings import (
     AwqQuantization,
-    BitsandbytesQuantization,
     CorpusSettings,
     DareMerge,
     EndpointModel,
@@ -61,7 +61,7 @@ def plan(recipe: Recipe, root: Path) -> list[Step]:
     for entry in _in_order(recipe):
         if isinstance(entry, PretrainSettings):
             builder.pretrain(entry)
-        elif isinstance(entry, AwqQuantization | BitsandbytesQuantization):
+        elif isinstance(entry, Quantization):
             builder.quantize(entry)
         else:
             builder.merge(entry)
@@ -247,18 +247,20 @@ class _Builder:
 
     def quantize(self, entry: QuantizeSettings) -> None:
         reads = self.model_inputs([entry.model])
-        calibration = None
+        texts: dict[str, Path] = {}
         if isinstance(entry, AwqQuantization):
             corpus = links.corpus_named(self.recipe, entry.corpus)
             assert corpus is not None, "names were checked"
-            calibration = self.tokens(corpus.name)
-            reads["needs"].append(f"tokens/{corpus.name}")
+            texts["calibration"] = self.tokens(corpus.name)
+        if entry.held_out is not None:
+            texts["held_out"] = self.tokens(entry.held_out)
+        reads["needs"] += [f"tokens/{folder.name}" for folder in texts.values()]
         self.add(
             "model",
             entry.name,
             {**entry.model_dump(mode="json"), **self.run_seed(entry)},
             code="quantize",
-            make=making.quantize(entry, self.model(entry.model), calibration, self.recipe.seed),
+            make=making.quantize(entry, self.model(entry.model), texts, self.recipe.seed),
             section="quantize",
             **reads,
         )

@@ -34,6 +34,7 @@ NUM_EXPONENTS = 20  # alpha = 0, 0.05, ..., 0.95
 NUM_CUTS = 10  # ranges of 1, 0.95, ..., 0.55 times the full one
 CUT_STEP = 0.05
 SKETCH_ROWS = 1024
+SEARCH_OUTPUTS = 2048  # that the search for a scale looks at, evenly spaced; the rest are like them
 _BLOCK_ELEMENTS = 2**22  # 16 MB of float32, of which some ten are held at a time
 _SMALLEST_HALF = 2.0**-24
 
@@ -45,6 +46,12 @@ class ScaledWeight:
     stored: Tensor  # (N, K), any floating type
     columns: Tensor | None = None  # float32 (K,)
     rows: Tensor | None = None  # float32 (N,)
+
+    def thinned(self, num_rows: int) -> ScaledWeight:
+        """Return no more than ``num_rows`` of the rows, evenly spaced."""
+        step = -(-self.stored.shape[0] // num_rows)
+        rows = None if self.rows is None else self.rows[::step]
+        return ScaledWeight(self.stored[::step], self.columns, rows)
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield blocks of rows in float32, and which rows they are.  # (n, K)."""
@@ -168,7 +175,7 @@ def search_scale(
     scales = [_scale(magnitude, index / NUM_EXPONENTS) for index in range(NUM_EXPONENTS)]
     errors = [0.0] * NUM_EXPONENTS
     for weight in weights:
-        for _, block in weight.blocks():
+        for _, block in weight.thinned(SEARCH_OUTPUTS).blocks():
             for index, scale in enumerate(scales):
                 rounded = round_to_nearest(block * scale, group_size).weight().div_(scale)
                 errors[index] += statistics.output_error(rounded.sub_(block))

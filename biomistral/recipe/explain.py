@@ -44,7 +44,15 @@ SECTIONS: tuple[tuple[str, tuple[type[Settings], ...]], ...] = (
             merging.FilteredValue,
         ),
     ),
-    ("quantize", (settings.BitsandbytesQuantization, settings.AwqQuantization)),
+    (
+        "quantize",
+        (
+            settings.AwqQuantization,
+            settings.BitsandbytesQuantization,
+            settings.GgufQuantization,
+            settings.HalfPrecision,
+        ),
+    ),
     ("benchmark", (settings.BenchmarkSettings, settings.HubDataset)),
     ("evaluate", (settings.EvaluateSettings, settings.EnsembleSettings)),
 )

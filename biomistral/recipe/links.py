@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from biomistral.errors import did_you_mean
+from biomistral.recipe.quantizing import Quantization
 from biomistral.recipe.settings import (
     AwqQuantization,
-    BitsandbytesQuantization,
     CorpusSettings,
     EndpointModel,
     FreshModel,
@@ -32,7 +32,7 @@ def model_entries(recipe: Recipe) -> Iterator[tuple[str, ModelEntry]]:
 
 def models_used(entry: ModelEntry) -> list[str]:
     """Names of the models that an entry is made from, without repeats."""
-    if isinstance(entry, PretrainSettings | BitsandbytesQuantization | AwqQuantization):
+    if isinstance(entry, PretrainSettings | Quantization):
         return [entry.model]
     base = [entry.base] if entry.base is not None else []
     return list(dict.fromkeys([*base, *(source.model for source in entry.models)]))
@@ -77,6 +77,7 @@ def link_problems(recipe: Recipe) -> list[str]:
         *_unknown_models(recipe),
         *_served_models(recipe),
         *_unknown_corpora(recipe),
+        *_held_out_problems(recipe),
         *_unknown_tokenizers(recipe),
         *_two_tokenizers(recipe),
         *_circles(recipe),
@@ -138,6 +139,22 @@ def _unknown_corpora(recipe: Recipe) -> Iterator[str]:
         for used in model.tokenizer.corpora if isinstance(model, FreshModel) else []:
             if used not in names:
                 yield _unknown(f"models.{name}.tokenizer.corpora", "corpus", used, names)
+
+
+def _held_out_problems(recipe: Recipe) -> Iterator[str]:
+    """Corpora to measure perplexity on that are not there, or hold nothing out."""
+    for index, entry in enumerate(recipe.quantize):
+        if entry.held_out is None:
+            continue
+        where, corpus = f"quantize[{index}].held_out", corpus_named(recipe, entry.held_out)
+        if corpus is None:
+            names = [corpus.name for corpus in recipe.corpus]
+            yield _unknown(where, "corpus", entry.held_out, names)
+        elif not corpus.held_out_fraction:
+            yield (
+                f"{where}: the corpus {corpus.name!r} holds nothing out; set its "
+                "held_out_fraction, or leave this out"
+            )
 
 
 def _unknown_tokenizers(recipe: Recipe) -> Iterator[str]:

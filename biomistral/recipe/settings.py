@@ -48,6 +48,8 @@ from biomistral.recipe.models import (
 from biomistral.recipe.quantizing import (
     AwqQuantization,
     BitsandbytesQuantization,
+    GgufQuantization,
+    HalfPrecision,
     QuantizeSettings,
 )
 from biomistral.recipe.training import PretrainSettings
@@ -64,6 +66,8 @@ __all__ = [
     "EvaluateSettings",
     "FilteredValue",
     "FreshModel",
+    "GgufQuantization",
+    "HalfPrecision",
     "HubDataset",
     "LanguageCode",
     "Licence",

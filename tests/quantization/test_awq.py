@@ -91,6 +91,14 @@ def test_a_scaled_weight_in_blocks_is_the_whole_one(generator, monkeypatch):
     assert torch.allclose(torch.cat([block for _, block in blocks]), expected)
 
 
+def test_a_thinned_weight_has_rows_from_all_over(generator):
+    stored, rows = torch.randn(50, 32, generator=generator), torch.arange(1.0, 51.0)
+    thinned = ScaledWeight(stored, None, rows).thinned(20)
+    ((_, block),) = thinned.blocks()
+    assert torch.allclose(block, (stored / rows[:, None])[0:50:3])
+    assert ScaledWeight(stored).thinned(50).stored.shape == (50, 32)
+
+
 @pytest.mark.parametrize("sketched", [False, True])
 def test_statistics_do_not_depend_on_how_tokens_come_in_pieces(generator, monkeypatch, sketched):
     if sketched:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,14 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from biomistral import artifacts
-from biomistral.errors import InputError, ModelError
+from biomistral.errors import InputError, MissingDependencyError, ModelError
 from biomistral.models.awq import load_awq_model
+from biomistral.models.loading import load_model
 from biomistral.models.rows import Row, write_rows
 from biomistral.quantization import quantize, step
-from biomistral.recipe.settings import AwqQuantization, BitsandbytesQuantization
+from biomistral.recipe.settings import (
+    AwqQuantization,
+    BitsandbytesQuantization,
+    GgufQuantization,
+    HalfPrecision,
+)
 
 AWQ = AwqQuantization(
     name="small-awq", model="base", method="awq", group_size=32, calibration_rows=4
@@ -29,7 +37,9 @@ BNB = [
 ]
 
 
-def write_tokens(folder: Path, vocabulary_size: int, num_rows: int = 8) -> Path:
+def write_tokens(
+    folder: Path, vocabulary_size: int, num_rows: int = 8, num_held_out: int = 0
+) -> Path:
     folder.mkdir()
     generator = np.random.default_rng(0)
 
@@ -40,7 +50,7 @@ def write_tokens(folder: Path, vocabulary_size: int, num_rows: int = 8) -> Path:
     write_rows(
         folder,
         [row() for _ in range(num_rows)],
-        [],
+        [row() for _ in range(num_held_out)],
         sequence_length=64,
         vocabulary_size=vocabulary_size,
         eos_id=2,
@@ -182,21 +192,17 @@ def test_bitsandbytes_folder_loads_with_transformers_alone(settings, tiny_model,
 
 
 def test_on_a_gpu_the_manifest_does_not_promise_the_same_bytes(tiny_model, tmp_path, monkeypatch):
-    pytest.importorskip("bitsandbytes")
-    on_cpu = step._write_bitsandbytes
+    settings = HalfPrecision(name="small", model="m", method="half")
 
-    def on_gpu(settings, original, draft, progress):
-        on_cpu(settings, original, draft, progress)
-        draft.device = "cuda"
+    def on_gpu(job) -> None:
+        step._write_half(job)
+        job.draft.device = "cuda"
 
-    settings = BitsandbytesQuantization(name="small", model="m", method="bitsandbytes", bits=8)
-    assert (
-        artifacts.read_manifest(quantize(settings, tiny_model, tmp_path / "cpu"))["deterministic"]
-        is True
-    )
-    monkeypatch.setattr(step, "_write_bitsandbytes", on_gpu)
-    out = quantize(settings, tiny_model, tmp_path / "gpu")
-    assert "GPU" in artifacts.read_manifest(out)["deterministic"]
+    folder = quantize(settings, tiny_model, tmp_path / "cpu")
+    assert artifacts.read_manifest(folder)["deterministic"] is True
+    monkeypatch.setitem(step._METHODS, HalfPrecision, on_gpu)
+    folder = quantize(settings, tiny_model, tmp_path / "gpu")
+    assert "GPU" in artifacts.read_manifest(folder)["deterministic"]
 
 
 def test_a_quantized_model_is_not_quantized_again(awq_folder, tokens, tmp_path):
@@ -237,3 +243,91 @@ def test_the_room_is_light_and_gives_the_step_each_time():
         "from biomistral.quantization import quantize; assert quantize is room.quantize"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- half precision, GGUF -------------------------------------------------------------------------
+
+
+def gguf(type_: str) -> GgufQuantization:
+    return GgufQuantization(name=f"small-{type_}", model="base", method="gguf", type=type_)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("float16", 1e-3), ("bfloat16", 1e-2)])
+def test_half_precision_loads_with_the_type_it_has(tiny_model, tmp_path, dtype, most):
+    settings = HalfPrecision(name="small", model="base", method="half", dtype=dtype)
+    out = quantize(settings, tiny_model, tmp_path / "out")
+    reloaded = AutoModelForCausalLM.from_pretrained(out, dtype="auto")
+    assert {parameter.dtype for parameter in reloaded.parameters()} == {getattr(torch, dtype)}
+    original = logits(AutoModelForCausalLM.from_pretrained(tiny_model))
+    assert relative_error(logits(reloaded.float()), original) < most
+    config = json.loads((out / "config.json").read_text())
+    assert config["dtype"] == config["torch_dtype"] == dtype
+    counts = artifacts.read_manifest(out)["counts"]
+    assert counts["weight_bytes_after"] < 0.51 * counts["weight_bytes_before"]
+
+
+def test_numbers_past_float16_are_refused_by_name(tiny_model, tmp_path):
+    source = shutil.copytree(tiny_model, tmp_path / "large")
+    weights = load_file(source / "model.safetensors")
+    weights["model.norm.weight"][3] = 1e6
+    save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
+    settings = HalfPrecision(name="small", model="base", method="half", dtype="float16")
+    with pytest.raises(ModelError, match=r"model\.norm\.weight: .* too large for float16"):
+        quantize(settings, source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("settings", [*BNB[:2], gguf("q8_0")], ids=lambda s: s.name)
+def test_broken_weights_are_refused_by_every_method(settings, tiny_model, tmp_path):
+    source = shutil.copytree(tiny_model, tmp_path / "broken")
+    weights = load_file(source / "model.safetensors")
+    weights["model.layers.0.mlp.up_proj.weight"][0, 0] = float("nan")
+    save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"up_proj.* not finite"):
+        quantize(settings, source, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("type_", "most"), [("bf16", 0.005), ("q8_0", 0.02), ("q4_0", 0.15)])
+def test_gguf_is_scored_like_any_model(tiny_model, tmp_path, type_, most):
+    out = quantize(gguf(type_), tiny_model, tmp_path / "out")
+    original = logits(load_model(tiny_model, precision="float32"))
+    assert relative_error(logits(load_model(out, precision="float32")), original) < most
+    counts = artifacts.read_manifest(out)["counts"]
+    assert counts["read_back"]["relative_logit_error"] < most
+    assert counts["read_back"]["texts_with_equal_tokens"] > 300
+    assert counts["method"] == f"GGUF, {type_.upper()}"
+    assert set(counts["mean_relative_weight_error"]) >= {"q_proj", "down_proj", "embed_tokens"}
+
+
+def test_gguf_has_the_same_bytes_each_time(tiny_model, tmp_path):
+    first, second = (quantize(gguf("q4_0"), tiny_model, tmp_path / name) for name in "ab")
+    assert artifacts.content_digest(first) == artifacts.content_digest(second)
+
+
+def test_a_gguf_model_is_not_quantized_again(tiny_model, tmp_path):
+    out = quantize(gguf("bf16"), tiny_model, tmp_path / "out")
+    with pytest.raises(ModelError, match=r"small-bf16\.gguf: is quantized already \(GGUF\)"):
+        quantize(BNB[0], out, tmp_path / "again")
+
+
+def test_k_quants_need_the_tool_of_llama_cpp(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingDependencyError, match=r"q4_k_m needs the program llama-quantize"):
+        quantize(gguf("q4_k_m"), tiny_model, tmp_path / "out")
+
+
+def test_perplexity_on_held_out_text_is_measured_before_and_after(tiny_model, tmp_path, tokenizer):
+    tokens = write_tokens(tmp_path / "tokens", len(tokenizer), num_held_out=5)
+    out = quantize(BNB[1], tiny_model, tmp_path / "out", held_out=tokens)
+    measured = artifacts.read_manifest(out)["counts"]["held_out"]
+    assert measured["rows"] == 5
+    assert measured["tokens"] == 5 * (29 + 24)  # the first of each document is given
+    low, high = measured["added_nats_per_token_low"], measured["added_nats_per_token_high"]
+    assert low < measured["added_nats_per_token"] < high
+    assert measured["perplexity_before"] == pytest.approx(600, rel=0.1)  # knows nothing
+    assert "Perplexity on held-out text" in (out / "README.md").read_text()
+
+
+def test_a_corpus_that_holds_nothing_out_is_refused(tiny_model, tokens, tmp_path):
+    with pytest.raises(InputError, match="has no held-out rows to measure perplexity on"):
+        quantize(BNB[1], tiny_model, tmp_path / "out", held_out=tokens)

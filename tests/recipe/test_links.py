@@ -127,6 +127,20 @@ def test_a_corpus_to_choose_must_be_named(problems) -> None:
     assert two == ["quantize[0].corpus: is missing, and there are 2 corpora to choose from"]
 
 
+def test_perplexity_is_measured_on_a_corpus_that_holds_something_out(problems) -> None:
+    said = problems(
+        MODELS + "corpus: [{name: c, texts: t, tokenizer: a},"
+        " {name: d, texts: t, tokenizer: a, held_out_fraction: 0.1}]\n"
+        "quantize: [{name: q, method: half, model: a, held_out: c},"
+        " {name: r, method: half, model: a, held_out: d},"
+        " {name: s, method: half, model: a, held_out: e}]"
+    )
+    assert [line.split(";")[0].split(" (")[0] for line in said] == [
+        "quantize[0].held_out: the corpus 'c' holds nothing out",
+        "quantize[2].held_out: there is no corpus 'e'",
+    ]
+
+
 def test_a_tokenizer_is_trained_on_corpora_that_are_there(problems) -> None:
     said = problems(
         "name: x\nmodels:\n  f:\n    architecture: {hidden_size: 8, intermediate_size: 8, "
