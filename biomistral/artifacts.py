@@ -35,7 +35,15 @@ from biomistral.disk import plain_os_errors
 from biomistral.errors import InputError
 
 Kind = Literal[
-    "tokens", "model", "adapter", "questions", "predictions", "scores", "report", "miniature"
+    "tokens",
+    "model",
+    "adapter",
+    "questions",
+    "overlap",
+    "predictions",
+    "scores",
+    "report",
+    "miniature",
 ]
 
 MANIFEST = "manifest.json"

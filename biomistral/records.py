@@ -155,6 +155,19 @@ class CoveragePoint:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskOverlap:
+    """How many test questions of a task stand in a corpus, word for word."""
+
+    task: str
+    language: str
+    num_questions: int
+    num_too_short: int  # to be judged
+    num_found: int  # questions of which any run of words was found
+    num_half_found: int  # questions of which half the runs or more were found
+    examples: tuple[str, ...]  # ids of those with most, at most five
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Two models on the same questions. Fractions; positive where ``first`` is better."""
 
@@ -193,7 +206,15 @@ class Task:
 
 
 Record = TypeVar(
-    "Record", Question, Prediction, Score, ReliabilityBin, CoveragePoint, Comparison, Task
+    "Record",
+    Question,
+    Prediction,
+    Score,
+    ReliabilityBin,
+    CoveragePoint,
+    Comparison,
+    Task,
+    TaskOverlap,
 )
 
 

@@ -34,6 +34,7 @@ STEP_VERSIONS: Mapping[str, int] = {
     "merge": 2,
     "quantize": 2,
     "questions": 2,
+    "overlap": 1,
     "predict": 3,
     "ensemble": 3,
     "score": 3,

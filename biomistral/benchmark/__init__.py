@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from biomistral.benchmark.overlap import find_overlap
     from biomistral.benchmark.prompts import build_requests, build_validation_requests
     from biomistral.benchmark.questions import find_question_files, load_questions
     from biomistral.benchmark.showing import show_question
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "build_requests",
     "build_validation_requests",
+    "find_overlap",
     "find_question_files",
     "load_questions",
     "show_question",
@@ -26,6 +28,7 @@ __all__ = [
 _MODULES = {
     "build_requests": "prompts",
     "build_validation_requests": "prompts",
+    "find_overlap": "overlap",
     "find_question_files": "questions",
     "load_questions": "questions",
     "show_question": "showing",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from biomistral.ngrams import WIDTH, Hashes, Runs, are_in
-from biomistral.records import Question
+from biomistral.records import Question, TaskOverlap
 
 Key = tuple[str, str, str]  # task, language, id
 
@@ -34,19 +34,6 @@ class Overlap:
     def share(self) -> float:
         """Share of the question's runs that were found; 0 if it has none."""
         return self.num_found / self.num_runs if self.num_runs else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class TaskOverlap:
-    """One line of the report."""
-
-    task: str
-    language: str
-    num_questions: int
-    num_too_short: int
-    num_found: int  # questions of which any run was found
-    num_half_found: int  # questions of which half the runs or more were found
-    examples: tuple[str, ...]  # ids of those with most, at most five
 
 
 def runs_of(questions: Iterable[Question], width: int = WIDTH) -> dict[Key, Hashes]:

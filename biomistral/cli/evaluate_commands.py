@@ -113,6 +113,30 @@ def evaluate_show(
     evaluating.show(asked, number=number, changes=changes or [], model=model)
 
 
+@evaluate_app.command("contamination")
+def evaluate_contamination(
+    texts: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TEXTS...",
+            help="Files, folders or patterns: articles (.xml, .nxml, .tar.gz) or texts (.txt, .jsonl, "
+            ".parquet).",
+        ),
+    ],
+    *,
+    data: Data = _DATA,
+    tasks: Tasks = "all",
+    languages: Languages = "en",
+    limit: Limit = None,
+    numbers: Annotated[Path | None, typer.Option("--json", help="Write all numbers.")] = None,
+) -> None:
+    """Look for test questions in texts: which share 13 words in a row with a document?"""
+    from biomistral.cli import contamination, evaluating
+
+    asked = evaluating.Asked(data, tasks, languages, 0, "1", "letter", limit, None)
+    contamination.show(texts, evaluating.recipe_of(asked, {}, [], name="texts"), numbers=numbers)
+
+
 @export_app.command("lm-eval")
 def export_lm_eval(
     folder: Annotated[Path, typer.Argument(help="Folder to write to.", metavar="DIR")],

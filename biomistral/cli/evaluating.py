@@ -65,7 +65,7 @@ def run(
     from biomistral.pipeline import plan, select
 
     name = plain_name(out)
-    recipe = _recipe(asked, sources(models, way.run, way.api), changes, name=name, way=way)
+    recipe = recipe_of(asked, sources(models, way.run, way.api), changes, name=name, way=way)
     console = Console(highlight=False, markup=False)
     if not _confirm_costs(console, recipe, out, yes=way.yes):
         return
@@ -96,7 +96,7 @@ def show(asked: Asked, *, number: int, changes: Sequence[str], model: str | None
     """Print one question as a model is given it."""
     from biomistral.benchmark import show_question
 
-    recipe = _recipe(asked, {}, changes, name="show")
+    recipe = recipe_of(asked, {}, changes, name="show")
     assert recipe.evaluate is not None, "was just given"
     render = _render(recipe.evaluate, model)
     typer.echo(show_question(recipe.benchmark, recipe.evaluate, number=number, render=render))
@@ -132,7 +132,7 @@ def import_lm_eval(
 # --- from options to a recipe ---------------------------------------------------------------------
 
 
-def _recipe(
+def recipe_of(
     asked: Asked,
     models: Mapping[str, Mapping[str, Any]],
     changes: Sequence[str],
@@ -210,7 +210,7 @@ def _requests(asked: Asked, changes: Sequence[str], model: str | None) -> list[R
     from biomistral.pipeline.making import shots_needed
     from biomistral.records import Question, read_records
 
-    recipe = _recipe(asked, {}, changes, name="export")
+    recipe = recipe_of(asked, {}, changes, name="export")
     settings = recipe.evaluate
     assert settings is not None, "was just given"
     with tempfile.TemporaryDirectory() as folder:

@@ -218,6 +218,19 @@ def questions(benchmark: BenchmarkSettings, settings: EvaluateSettings) -> Make:
     return make
 
 
+def overlap(settings: CorpusSettings, questions: Path) -> Make:
+    """How many test questions stand in the texts of a corpus."""
+
+    def make(out: Path, origin: Origin, progress: Progress) -> None:
+        from biomistral.benchmark import find_overlap
+        from biomistral.corpus import iterate_texts
+
+        texts = iterate_texts(settings, _runs(settings, questions))
+        find_overlap(questions, texts, out, origin=origin, progress=progress)
+
+    return make
+
+
 def predict(
     settings: EvaluateSettings, name: str, model: Place | Served, questions: Path, units: Path
 ) -> Make:
@@ -307,6 +320,7 @@ def report(
     models: Mapping[str, Place],
     corpora: Mapping[str, Path],
     predictions: Mapping[str, Path],
+    overlaps: Mapping[str, Path],
 ) -> Make:
     """Tables, figures and model cards."""
 
@@ -322,6 +336,7 @@ def report(
             models={name: place.folder() for name, place in models.items()},
             corpora=corpora,
             predictions=predictions,
+            overlaps=overlaps,
             origin=origin,
         )
 

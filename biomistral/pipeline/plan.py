@@ -16,32 +16,22 @@ from biomistral.artifacts import Kind, Origin
 from biomistral.errors import InputError
 from biomistral.models.hub import is_hub_id
 from biomistral.pipeline import making
+from biomistral.pipeline.deciding import WITHOUT_EFFECT, of_corpus, of_texts, uses_run_seed
 from biomistral.pipeline.digests import FileDigests
+from biomistral.pipeline.measuring import add_evaluation, add_questions
 from biomistral.pipeline.steps import Make, Step
 from biomistral.recipe import links
 from biomistral.recipe.quantizing import Quantization
 from biomistral.recipe.settings import (
     AwqQuantization,
     CorpusSettings,
-    DareMerge,
     EndpointModel,
-    EvaluateSettings,
     FreshModel,
     PretrainSettings,
     QuantizeSettings,
     Recipe,
     StoredModel,
 )
-
-# Settings that say how hard a machine works and not what comes out, to the last bit.
-_WITHOUT_EFFECT = {"save_every_steps"}
-# Of an evaluation, those that say which questions and models; all others decide the answers.
-_NOT_OF_ANSWERS = {"models", "tasks", "languages", "limit", "ensembles"}
-# Of a corpus, those that decide its texts: all that a tokenizer trained on it depends on.
-_OF_TEXTS = {
-    *("articles", "texts", "text_column", "keep", "licences", "article_types", "languages"),
-    *("minimum_words", "quality", "exclude_overlap_with"),
-}
 
 
 def plan(recipe: Recipe, root: Path) -> list[Step]:
@@ -53,7 +43,7 @@ def plan(recipe: Recipe, root: Path) -> list[Step]:
     digests = FileDigests(root)
     builder = _Builder(recipe, root, digests)
     if recipe.evaluate and any(corpus.exclude_overlap_with for corpus in recipe.corpus):
-        builder.questions(recipe.evaluate)
+        add_questions(builder, recipe.evaluate)
     for name, source in recipe.models.items():
         builder.model_source(name, source)
     for index in range(len(recipe.corpus)):
@@ -66,7 +56,7 @@ def plan(recipe: Recipe, root: Path) -> list[Step]:
         else:
             builder.merge(entry)
     if recipe.evaluate is not None:
-        builder.evaluate(recipe.evaluate)
+        add_evaluation(builder, recipe.evaluate)
     digests.save()
     return builder.ordered()
 
@@ -110,7 +100,7 @@ class _Builder:
     ) -> None:
         needs = tuple(dict.fromkeys(needs))
         inputs = {key: self.steps[key].origin.fingerprint for key in needs if key in self.steps}
-        kept = {key: value for key, value in settings.items() if key not in _WITHOUT_EFFECT}
+        kept = {key: value for key, value in settings.items() if key not in WITHOUT_EFFECT}
         origin = Origin(
             kind, name, kept, {**inputs, **(sources or {})}, versions.STEP_VERSIONS[code]
         )
@@ -131,7 +121,7 @@ class _Builder:
         return list(order.values())
 
     def run_seed(self, settings: CorpusSettings | links.ModelEntry) -> dict[str, int]:
-        return {"run_seed": self.recipe.seed} if _uses_run_seed(settings) else {}
+        return {"run_seed": self.recipe.seed} if uses_run_seed(settings) else {}
 
     def files(self, name: str, find: making.FindFiles) -> tuple[dict[str, str], list[str]]:
         """Fingerprint of the user's files; or, as sentences, which of them are not there."""
@@ -181,7 +171,7 @@ class _Builder:
             {
                 "name": name,
                 **source.model_dump(mode="json"),
-                "corpora": [_of_texts(corpus) for corpus in corpora],
+                "corpora": [of_texts(corpus) for corpus in corpora],
                 "seed": self.recipe.seed,
             },
             code="fresh",
@@ -202,7 +192,7 @@ class _Builder:
         self.add(
             "tokens",
             settings.name,
-            {**_set(settings), **self.run_seed(settings)},
+            {**of_corpus(settings), **self.run_seed(settings)},
             code="corpus",
             make=making.corpus(
                 settings,
@@ -267,132 +257,3 @@ class _Builder:
 
     def tokens(self, name: str) -> Path:
         return self.root / f"tokens/{name}"
-
-    # --- evaluation -------------------------------------------------------------------------------
-
-    def evaluate(self, settings: EvaluateSettings) -> None:
-        questions = self.root / "questions/benchmark"
-        self.questions(settings)
-        for name in settings.models:
-            reads = self.model_inputs([name])
-            reads["needs"].append("questions/benchmark")
-            self.add(
-                "predictions",
-                name,
-                {
-                    "name": name,
-                    **settings.model_dump(mode="json", exclude=_NOT_OF_ANSWERS),
-                },
-                code="predict",
-                make=making.predict(
-                    settings,
-                    name,
-                    self.places.get(name) or self.model(name),
-                    questions,
-                    self.root / "units",
-                ),
-                section="evaluate",
-                **reads,
-            )
-        for ensemble in settings.ensembles:
-            members = {name: self.root / f"predictions/{name}" for name in ensemble.models}
-            self.add(
-                "predictions",
-                ensemble.name,
-                ensemble.model_dump(mode="json"),
-                code="ensemble",
-                make=making.ensemble(ensemble, members),
-                needs=[f"predictions/{name}" for name in ensemble.models],
-                section="evaluate.ensembles",
-            )
-        self._scores_and_report(settings, questions)
-
-    def questions(self, settings: EvaluateSettings) -> None:
-        """Add the step that reads the questions."""
-        chosen = {"tasks": settings.tasks, "languages": settings.languages, "limit": settings.limit}
-        find = making.question_files(self.recipe.benchmark, settings)
-        sources, missing = self.files("questions", find)
-        self.add(
-            "questions",
-            "benchmark",
-            {**chosen, "shots_needed": making.shots_needed(settings)},
-            code="questions",
-            make=making.questions(self.recipe.benchmark, settings),
-            sources=sources,
-            missing=missing,
-            section="benchmark",
-        )
-
-    def _scores_and_report(self, settings: EvaluateSettings, questions: Path) -> None:
-        ensembles = [ensemble.name for ensemble in settings.ensembles]
-        names = [*settings.models, *ensembles]
-        predictions = {name: self.root / f"predictions/{name}" for name in names}
-        needs = [*(f"predictions/{name}" for name in names), "questions/benchmark"]
-        self.add(
-            "scores",
-            "scores",
-            {"models": names, "ensembles": ensembles, "run_seed": self.recipe.seed},
-            code="score",
-            make=making.score(
-                predictions,
-                questions,
-                ensembles,
-                self.recipe.seed,
-                {
-                    name: self.root / f"model/{name}"
-                    for name in settings.models
-                    if f"model/{name}" in self.steps
-                },
-            ),
-            needs=needs,
-            section="evaluate",
-        )
-        listed = self.model_inputs(self._known_models())
-        tokens = [f"tokens/{corpus.name}" for corpus in self.recipe.corpus]
-        self.add(
-            "report",
-            "report",
-            {"title": self.recipe.name, "models": names},
-            code="report",
-            make=making.report(
-                self.recipe.name,
-                root=self.root,
-                questions=questions,
-                models={name: self.model(name) for name in self._known_models()},
-                corpora={c.name: self.tokens(c.name) for c in self.recipe.corpus},
-                predictions=predictions,
-            ),
-            needs=["scores/scores", *needs, *listed["needs"], *tokens],
-            sources=listed["sources"],
-            missing=listed["missing"],
-            section="report",
-        )
-
-    def _known_models(self) -> list[str]:
-        """Names of all models that have files, in the order of the recipe."""
-        made = (entry.name for _, entry in links.model_entries(self.recipe))
-        names = (*self.recipe.models, *made)
-        return [name for name in names if not isinstance(self.places.get(name), making.Served)]
-
-
-def _set(settings: CorpusSettings) -> dict[str, Any]:
-    """Settings of a corpus, without an option that is not used: older corpora stay as they are."""
-    unused = set() if settings.exclude_overlap_with else {"exclude_overlap_with"}
-    return settings.model_dump(mode="json", exclude=unused)
-
-
-def _of_texts(settings: CorpusSettings) -> dict[str, Any]:
-    """Settings of a corpus that decide its texts."""
-    return {key: value for key, value in _set(settings).items() if key in _OF_TEXTS}
-
-
-def _uses_run_seed(settings: CorpusSettings | links.ModelEntry) -> bool:
-    """Whether the recipe's seed has a say: something is drawn, and no seed of its own is given."""
-    if isinstance(settings, CorpusSettings):
-        mix = settings.language_mix
-        return (
-            settings.held_out_fraction > 0 or mix.tokens is not None or mix.others_share is not None
-        )
-    if isinstance(settings, PretrainSettings | DareMerge):
-        return settings.seed is None
-    return isinstance(settings, AwqQuantization)

@@ -119,6 +119,11 @@ class EvaluateSettings(Settings):
         description="Prompts longer than a model's context: an error; or as many worked examples "
         "fewer as it takes; or not asked. The question itself is never cut.",
     )
+    find_overlap: bool = Field(
+        True,
+        description="Look for the test questions in the texts of this recipe's corpora, which are "
+        "read once more for it, and report how many are there.",
+    )
     ensembles: list[EnsembleSettings] = Field(
         default_factory=list, description="Ensembles of evaluated models."
     )

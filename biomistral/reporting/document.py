@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from biomistral.records import Comparison, CoveragePoint, ReliabilityBin
+from biomistral.records import Comparison, CoveragePoint, ReliabilityBin, TaskOverlap
 from biomistral.reporting import figures
 from biomistral.reporting.figures import Chart
 from biomistral.reporting.model_sections import (
@@ -30,6 +30,7 @@ from biomistral.reporting.run_tables import (
     benchmark_table,
     corpus_tables,
     makings_of,
+    overlap_tables,
     parents_of,
     provenance_table,
     training_table,
@@ -76,6 +77,7 @@ class Material:
     others: Sequence[Artefact] = ()  # questions, predictions, scores
     logs: Mapping[str, Sequence[LogLine]] = field(default_factory=dict)
     samples: Sequence[Sample] = ()
+    overlaps: Mapping[str, Sequence[TaskOverlap]] = field(default_factory=dict)  # by corpus
 
 
 def compose(title: str, material: Material) -> Document:
@@ -91,7 +93,7 @@ def compose(title: str, material: Material) -> Document:
         abstaining_section(results, material.coverage),
         positions_section(results),
         _training(material.logs),
-        Section("corpora", "Corpora", tables=corpus_tables(material.corpora)),
+        _corpora(material),
         _benchmark(results, material.samples),
         _provenance(material),
     ]
@@ -210,6 +212,11 @@ def _training(logs: Mapping[str, Sequence[LogLine]]) -> Section:
         tables=[training_table(logs)] if logs else [],
         charts=[chart for chart in charts if chart is not None],
     )
+
+
+def _corpora(material: Material) -> Section:
+    tables = overlap_tables(material.overlaps, material.results)
+    return Section("corpora", "Corpora", tables=[*tables, *corpus_tables(material.corpora)])
 
 
 def _benchmark(results: Results, samples: Sequence[Sample]) -> Section:

@@ -29,6 +29,7 @@ from biomistral.records import (
     ReliabilityBin,
     Score,
     Task,
+    TaskOverlap,
     read_records,
 )
 from biomistral.reporting.document import Document, Material, compose
@@ -59,12 +60,14 @@ class _Inputs:
     models: Mapping[str, Path]
     corpora: Mapping[str, Path]
     predictions: Mapping[str, Path]
+    overlaps: Mapping[str, Path]
 
     def labelled(self) -> Iterator[tuple[str, str, Path]]:
         """Role, name and folder of each input."""
         yield from (("corpus", name, path) for name, path in self.corpora.items())
         yield from (("model", name, path) for name, path in self.models.items())
         yield "questions", "questions", self.questions
+        yield from (("overlap", name, path) for name, path in self.overlaps.items())
         yield from (("predictions", name, path) for name, path in self.predictions.items())
         yield "scores", "scores", self.scores
 
@@ -78,18 +81,20 @@ def report(
     models: Mapping[str, Path],
     corpora: Mapping[str, Path],
     predictions: Mapping[str, Path],
+    overlaps: Mapping[str, Path] | None = None,
     origin: Origin | None = None,
 ) -> Path:
     """Write the report of a run to ``out`` and return it.
 
     ``scores`` and ``questions`` are folders of those kinds. ``models``, ``corpora`` and
     ``predictions`` map names to folders, in the order to print; a model may be any checkpoint or a
-    folder that is not there (a hub id), and then says less about itself.
+    folder that is not there (a hub id), and then says less about itself. ``overlaps`` are folders of
+    what was found of the questions in each corpus.
 
     Makes ``index.html``, ``report.md``, ``report.tex``, ``tables/*.csv`` and ``cards/*.md``.
     Raises ``InputError`` if scores or questions cannot be read.
     """
-    inputs = _Inputs(scores, questions, models, corpora, predictions)
+    inputs = _Inputs(scores, questions, models, corpora, predictions, overlaps or {})
     origin = origin or _origin(out, title, inputs)
     material = _read(inputs)
     document = compose(title, material)
@@ -130,6 +135,10 @@ def _read(inputs: _Inputs) -> Material:
         others=[a for a in found if a.role not in {"model", "corpus"}],
         logs=_logs(inputs.models),
         samples=_samples(inputs, results, tasks),
+        overlaps={
+            name: _if_there(folder / "overlap.parquet", TaskOverlap)
+            for name, folder in inputs.overlaps.items()
+        },
     )
 
 

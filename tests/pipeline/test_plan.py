@@ -21,7 +21,8 @@ PREDICTIONS = {
 RESULTS = {"scores/scores", "report/report"}
 QUESTIONS = {"questions/benchmark"}
 MADE_OF_TEXT = {"model/blank", "tokens/general", "tokens/articles", "model/base", *AFTER_MEDICAL}
-EVERYTHING = MADE_OF_TEXT | QUESTIONS | PREDICTIONS | RESULTS
+OVERLAPS = {"overlap/general", "overlap/articles"}
+EVERYTHING = MADE_OF_TEXT | QUESTIONS | OVERLAPS | PREDICTIONS | RESULTS
 
 
 @pytest.fixture
@@ -107,17 +108,20 @@ def test_the_calibration_rows_of_awq_are_an_input_and_bitsandbytes_has_none(
         ("merge.slerp.t=0.25", {"model/slerp", "predictions/slerp"} | RESULTS),
         ("quantize.bnb.bits=4", {"model/bnb", "predictions/bnb"} | RESULTS),
         ("quantize.awq.calibration_rows=3", {"model/awq", "predictions/awq"} | RESULTS),
-        ("evaluate.shots=2", QUESTIONS | PREDICTIONS | RESULTS),
-        ("evaluate.limit=3", QUESTIONS | PREDICTIONS | RESULTS),
-        ("evaluate.languages=[en]", QUESTIONS | PREDICTIONS | RESULTS),
+        ("evaluate.shots=2", QUESTIONS | OVERLAPS | PREDICTIONS | RESULTS),
+        ("evaluate.limit=3", QUESTIONS | OVERLAPS | PREDICTIONS | RESULTS),
+        ("evaluate.languages=[en]", QUESTIONS | OVERLAPS | PREDICTIONS | RESULTS),
         ("evaluate.scoring=letter", PREDICTIONS | RESULTS),
         ("evaluate.precision=bfloat16", PREDICTIONS | RESULTS),
         ("evaluate.long_prompts=skip", PREDICTIONS | RESULTS),
         (
             "corpus.articles.licences=[CC-BY]",
-            {"tokens/articles"} | AFTER_MEDICAL | (PREDICTIONS - {"predictions/base"}) | RESULTS,
+            {"tokens/articles", "overlap/articles"}
+            | AFTER_MEDICAL
+            | (PREDICTIONS - {"predictions/base"})
+            | RESULTS,
         ),
-        ("corpus.general.minimum_words=6", EVERYTHING - QUESTIONS),
+        ("corpus.general.minimum_words=6", EVERYTHING - QUESTIONS - {"overlap/articles"}),
         *(
             (f"corpus.{name}.{change}", {f"tokens/{name}"} | reached | RESULTS)
             for change in ("packing=concatenate", "sequence_length=128", "held_out_fraction=0.3")
@@ -126,8 +130,8 @@ def test_the_calibration_rows_of_awq_are_an_input_and_bitsandbytes_has_none(
                 ("general", {"model/base"} | AFTER_MEDICAL | PREDICTIONS),
             )
         ),
-        ("models.blank.tokenizer.vocabulary_size=401", EVERYTHING - QUESTIONS),
-        ("seed=4", EVERYTHING - QUESTIONS),
+        ("models.blank.tokenizer.vocabulary_size=401", EVERYTHING - QUESTIONS - OVERLAPS),
+        ("seed=4", EVERYTHING - QUESTIONS - OVERLAPS),
         ("name=other", {"report/report"}),
         ("evaluate.ensembles.both.models=[base, slerp]", {"predictions/both"} | RESULTS),
         ("evaluate.ensembles=[]", {"predictions/both"} | RESULTS),
@@ -159,9 +163,9 @@ def test_two_entries_alike_in_all_but_the_name_are_two_steps(fingerprints, small
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        ("articles/fr", {"tokens/articles"} | AFTER_MEDICAL),
-        ("general", EVERYTHING - QUESTIONS - PREDICTIONS - RESULTS),
-        ("benchmark/trial/fr", QUESTIONS),
+        ("articles/fr", {"tokens/articles", "overlap/articles"} | AFTER_MEDICAL),
+        ("general", EVERYTHING - QUESTIONS - PREDICTIONS - RESULTS - {"overlap/articles"}),
+        ("benchmark/trial/fr", QUESTIONS | OVERLAPS),
         ("benchmark/trial/de", set()),
     ],
 )
@@ -350,7 +354,7 @@ def test_planning_a_hub_model_loads_no_library_and_asks_no_network(tmp_path: Pat
         check=False,
         env={key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"},
     )
-    assert finished.stdout == "7 []\n", finished.stderr
+    assert finished.stdout == "8 []\n", finished.stderr
 
 
 # --- what is not there ----------------------------------------------------------------------------
@@ -363,6 +367,8 @@ def test_missing_data_is_noted_with_the_step_that_reads_it(small, tmp_path: Path
         "model/blank",
         "tokens/general",
         "tokens/articles",
+        "overlap/general",
+        "overlap/articles",
         "questions/benchmark",
     }
     assert "nowhere/articles/fr/*.xml" in missing["tokens/articles"][0]

@@ -17,6 +17,7 @@ from biomistral.records import (
     ReliabilityBin,
     Score,
     Task,
+    TaskOverlap,
     write_records,
 )
 
@@ -119,12 +120,16 @@ def run_folders(tmp_path_factory, scores) -> dict[str, object]:
         _write_log(draft.folder / "training_log.jsonl")
     with artifacts.create(root / "tokens", Origin("tokens", "pmc", {})) as draft:
         draft.counts = {"tokens": 1234, "by_language": {"en": 3}, "dropped": {"too_short": 2}}
+    with artifacts.create(root / "overlap", Origin("overlap", "pmc", {})) as draft:
+        found = [TaskOverlap("trial", "en", 40, 13, 2, 1, ("q1", "q2"))]
+        write_records(draft.folder / "overlap.parquet", found, TaskOverlap)
     return {
         "title": "A run of <invented> numbers",
         "scores": root / "scores",
         "questions": root / "questions",
         "models": models,
         "corpora": {"pmc": root / "tokens"},
+        "overlaps": {"pmc": root / "overlap"},
         "predictions": {BASE: root / "predictions-0", TRAINED: root / "predictions-1"},
     }
 

@@ -171,3 +171,9 @@ def test_importing_the_room_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_questions_in_a_corpus_are_counted_in_a_table(made: Path) -> None:
+    lines = (made / "tables/overlap-pmc.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "Task,Language,Questions,Too short to judge,Found,Half found"
+    assert lines[1].endswith(",English,40,13,2,1")

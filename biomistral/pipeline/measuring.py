@@ -1,0 +1,192 @@
+"""The steps of an evaluation: questions, overlap with corpora, predictions, scores, report.
+
+A part of ``plan``, which adds these steps after those that make models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from biomistral.artifacts import Kind
+from biomistral.pipeline import making
+from biomistral.pipeline.deciding import NOT_OF_ANSWERS, of_texts
+from biomistral.pipeline.steps import Make, Step
+from biomistral.recipe import links
+from biomistral.recipe.settings import CorpusSettings, EvaluateSettings, Recipe
+
+
+class Builder(Protocol):
+    """What of the plan in the making is used here."""
+
+    recipe: Recipe
+    root: Path
+    steps: dict[str, Step]
+    places: dict[str, making.Place | making.Served]
+
+    def add(
+        self,
+        kind: Kind,
+        name: str,
+        settings: Mapping[str, Any],
+        *,
+        code: str,
+        make: Make,
+        needs: Iterable[str] = (),
+        sources: Mapping[str, str] | None = None,
+        section: str,
+        missing: Iterable[str] = (),
+    ) -> None:
+        """Add a step."""
+
+    def files(self, name: str, find: making.FindFiles) -> tuple[dict[str, str], list[str]]:
+        """Fingerprint the user's files; or say which are not there."""
+
+    def corpus_files(self, settings: CorpusSettings) -> tuple[dict[str, str], list[str]]:
+        """Do the same for the files of a corpus."""
+
+    def model(self, name: str) -> making.Place:
+        """Say where a model is or will be."""
+
+    def model_inputs(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return needs, sources and what is missing of a step that reads models."""
+
+    def tokens(self, name: str) -> Path:
+        """Say where the tokens of a corpus are or will be."""
+
+
+def add_evaluation(builder: Builder, settings: EvaluateSettings) -> None:
+    """Add all steps from the questions to the report."""
+    questions = builder.root / "questions/benchmark"
+    add_questions(builder, settings)
+    if settings.find_overlap:
+        for corpus in builder.recipe.corpus:
+            _add_overlap(builder, corpus, questions)
+    for name in settings.models:
+        reads = builder.model_inputs([name])
+        reads["needs"].append("questions/benchmark")
+        builder.add(
+            "predictions",
+            name,
+            {
+                "name": name,
+                **settings.model_dump(mode="json", exclude=NOT_OF_ANSWERS),
+            },
+            code="predict",
+            make=making.predict(
+                settings,
+                name,
+                builder.places.get(name) or builder.model(name),
+                questions,
+                builder.root / "units",
+            ),
+            section="evaluate",
+            **reads,
+        )
+    for ensemble in settings.ensembles:
+        members = {name: builder.root / f"predictions/{name}" for name in ensemble.models}
+        builder.add(
+            "predictions",
+            ensemble.name,
+            ensemble.model_dump(mode="json"),
+            code="ensemble",
+            make=making.ensemble(ensemble, members),
+            needs=[f"predictions/{name}" for name in ensemble.models],
+            section="evaluate.ensembles",
+        )
+    _add_scores_and_report(builder, settings, questions)
+
+
+def add_questions(builder: Builder, settings: EvaluateSettings) -> None:
+    """Add the step that reads the questions."""
+    chosen = {"tasks": settings.tasks, "languages": settings.languages, "limit": settings.limit}
+    find = making.question_files(builder.recipe.benchmark, settings)
+    sources, missing = builder.files("questions", find)
+    builder.add(
+        "questions",
+        "benchmark",
+        {**chosen, "shots_needed": making.shots_needed(settings)},
+        code="questions",
+        make=making.questions(builder.recipe.benchmark, settings),
+        sources=sources,
+        missing=missing,
+        section="benchmark",
+    )
+
+
+def _add_overlap(builder: Builder, settings: CorpusSettings, questions: Path) -> None:
+    """Add the step that looks for questions in a corpus."""
+    sources, missing = builder.corpus_files(settings)
+    builder.add(
+        "overlap",
+        settings.name,
+        of_texts(settings),
+        code="overlap",
+        make=making.overlap(settings, questions),
+        needs=["questions/benchmark"],
+        sources=sources,
+        missing=missing,
+        section="evaluate",
+    )
+
+
+def _add_scores_and_report(builder: Builder, settings: EvaluateSettings, questions: Path) -> None:
+    ensembles = [ensemble.name for ensemble in settings.ensembles]
+    names = [*settings.models, *ensembles]
+    predictions = {name: builder.root / f"predictions/{name}" for name in names}
+    needs = [*(f"predictions/{name}" for name in names), "questions/benchmark"]
+    builder.add(
+        "scores",
+        "scores",
+        {"models": names, "ensembles": ensembles, "run_seed": builder.recipe.seed},
+        code="score",
+        make=making.score(
+            predictions,
+            questions,
+            ensembles,
+            builder.recipe.seed,
+            {
+                name: builder.root / f"model/{name}"
+                for name in settings.models
+                if f"model/{name}" in builder.steps
+            },
+        ),
+        needs=needs,
+        section="evaluate",
+    )
+    listed = builder.model_inputs(_known_models(builder))
+    tokens = [f"tokens/{corpus.name}" for corpus in builder.recipe.corpus]
+    looked_at = builder.recipe.corpus if settings.find_overlap else []
+    builder.add(
+        "report",
+        "report",
+        {"title": builder.recipe.name, "models": names},
+        code="report",
+        make=making.report(
+            builder.recipe.name,
+            root=builder.root,
+            questions=questions,
+            models={name: builder.model(name) for name in _known_models(builder)},
+            corpora={c.name: builder.tokens(c.name) for c in builder.recipe.corpus},
+            predictions=predictions,
+            overlaps={c.name: builder.root / f"overlap/{c.name}" for c in looked_at},
+        ),
+        needs=[
+            "scores/scores",
+            *needs,
+            *listed["needs"],
+            *tokens,
+            *(f"overlap/{corpus.name}" for corpus in looked_at),
+        ],
+        sources=listed["sources"],
+        missing=listed["missing"],
+        section="report",
+    )
+
+
+def _known_models(builder: Builder) -> list[str]:
+    """Names of all models that have files, in the order of the recipe."""
+    made = (entry.name for _, entry in links.model_entries(builder.recipe))
+    names = (*builder.recipe.models, *made)
+    return [name for name in names if not isinstance(builder.places.get(name), making.Served)]
