@@ -113,7 +113,7 @@ def create(out: Path, origin: Origin, *, resume: bool = False) -> Iterator[Draft
     if another process is making it, if the disk is full or the place cannot be written to.
     """
     out = out.resolve()
-    partial = out.parent / f".{out.name}.{origin.fingerprint[:12]}.partial"
+    partial = draft_folder(out, origin)
     started = time.perf_counter()
     with plain_os_errors(out), _held(out, partial, origin.kind):
         resumed = _empty(partial, keep_work=resume)
@@ -128,6 +128,12 @@ def create(out: Path, origin: Origin, *, resume: bool = False) -> Iterator[Draft
             if not resume or not _has_files(draft.work):
                 shutil.rmtree(partial, ignore_errors=True)
             raise
+
+
+def draft_folder(out: Path, origin: Origin) -> Path:
+    """The hidden folder in which the artefact ``out`` is made."""
+    out = out.resolve()
+    return out.parent / f".{out.name}.{origin.fingerprint[:12]}.partial"
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,17 @@ def plain_os_errors(out: Path) -> Iterator[None]:
         if any(os.strerror(number) in str(error) for number in _NO_SPACE):
             raise _no_space(out) from error
         raise
+
+
+def check_space(out: Path, needed_bytes: int, what: str) -> None:
+    """Raise ``InputError`` if the disk that ``out`` will be on has less than ``needed_bytes`` free."""
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    free_bytes = shutil.disk_usage(there).free
+    if free_bytes < needed_bytes:
+        raise InputError(
+            f"{out}: {what} need {needed_bytes / 1e9:,.1f} GB, and {free_bytes / 1e9:,.1f} GB are "
+            "free on its disk; free some, or choose another output folder"
+        )
 
 
 def _no_space(out: Path) -> InputError:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from biomistral.disk import plain_os_errors
+from biomistral.disk import check_space, plain_os_errors
 from biomistral.errors import InputError
 
 
@@ -41,3 +41,16 @@ def test_a_full_disk_in_words_is_understood() -> None:
 def test_errors_of_ours_stay_what_they_are(error: Exception) -> None:
     with pytest.raises(type(error)):
         fail(error)
+
+
+def test_space_is_looked_for_on_the_disk_of_a_folder_that_is_not_there_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    usage = type("Usage", (), {"free": 10**9})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: asked.append(path) or usage)
+    out = tmp_path / "runs" / "out"
+    check_space(out, 10**9, "checkpoints")
+    assert asked == [tmp_path]
+    with pytest.raises(InputError, match=r"out: checkpoints need 2\.0 GB, and 1\.0 GB are free on"):
+        check_space(out, 2 * 10**9, "checkpoints")

@@ -187,7 +187,7 @@ class PackedRows:
         part = table.slice(first, last - first).combine_chunks()
         self._ends, self._lengths = _flat(part["lengths"])
         _, self._documents = _flat(part["documents"])
-        self._document_ids: pa.ChunkedArray | None = None
+        self._columns: dict[str, pa.ChunkedArray | None] = {}
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -205,11 +205,23 @@ class PackedRows:
 
         For whoever looks into a row that training stumbles over; the steps do without.
         """
+        return self._of_documents(index, "id")
+
+    def languages(self, index: int) -> tuple[str, ...]:
+        """Languages of the documents that the pieces of row ``index`` are from; "" if unknown."""
+        return self._of_documents(index, "language")
+
+    def _of_documents(self, index: int, column: str) -> tuple[str, ...]:
         place = self._place(index)
-        if self._document_ids is None:
-            self._document_ids = _read_table(self.folder / DOCUMENTS, ["id"])["id"]
+        if column not in self._columns:
+            path = self.folder / DOCUMENTS
+            there = column == "id" or (path.is_file() and column in pq.read_schema(path).names)
+            self._columns[column] = _read_table(path, [column])[column] if there else None
+        values = self._columns[column]
         indices = self._documents[self._ends[place] : self._ends[place + 1]]
-        return tuple(self._document_ids[int(i)].as_py() for i in indices)
+        if values is None:
+            return ("",) * len(indices)
+        return tuple(values[int(i)].as_py() or "" for i in indices)
 
     def _place(self, index: int) -> int:
         if not -len(self) <= index < len(self):

@@ -16,7 +16,7 @@ from biomistral.recipe.settings import (
 )
 
 # Settings that say how hard a machine works and not what comes out, to the last bit.
-WITHOUT_EFFECT = {"save_every_steps"}
+WITHOUT_EFFECT = {"save_every_steps", "keep_checkpoints", "tensorboard", "wandb"}
 # Of an evaluation, those that say which questions and models; all others decide the answers.
 NOT_OF_ANSWERS = {"models", "tasks", "languages", "limit", "ensembles", "find_overlap"}
 # Of a corpus, those that decide its texts: all that a tokenizer trained on it depends on.

@@ -135,14 +135,24 @@ def corpus(settings: CorpusSettings, tokenizer: Place, seed: int, questions: Pat
     return make
 
 
-def pretrain(settings: PretrainSettings, model: Place, tokens: Path, seed: int) -> Make:
-    """A further trained model."""
+def pretrain(
+    settings: PretrainSettings, model: Place, tokens: Path, others: Mapping[str, Path], seed: int
+) -> Make:
+    """A further trained model; ``others`` are the corpora that are mixed in or measured, by name."""
 
     def make(out: Path, origin: Origin, progress: Progress) -> None:
         from biomistral.training import pretrain
 
-        folder = model.folder()
-        pretrain(settings, folder, tokens, out, seed=seed, origin=origin, progress=progress)
+        pretrain(
+            settings,
+            model.folder(),
+            tokens,
+            out,
+            others=others,
+            seed=seed,
+            origin=origin,
+            progress=progress,
+        )
 
     return make
 

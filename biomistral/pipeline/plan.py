@@ -210,14 +210,15 @@ class _Builder:
         corpus = links.corpus_named(self.recipe, entry.corpus)
         assert corpus is not None, "names were checked"
         reads = self.model_inputs([entry.model])
-        reads["needs"].append(f"tokens/{corpus.name}")
+        others = {name: self.tokens(name) for name in entry.further_corpora}
+        reads["needs"] += [f"tokens/{name}" for name in (corpus.name, *others)]
         self.add(
             "model",
             entry.name,
             {**entry.model_dump(mode="json"), **self.run_seed(entry)},
             code="pretrain",
             make=making.pretrain(
-                entry, self.model(entry.model), self.tokens(corpus.name), self.recipe.seed
+                entry, self.model(entry.model), self.tokens(corpus.name), others, self.recipe.seed
             ),
             section="pretrain",
             **reads,

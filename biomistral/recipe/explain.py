@@ -30,7 +30,7 @@ SECTIONS: tuple[tuple[str, tuple[type[Settings], ...]], ...] = (
         ),
     ),
     ("corpus", (settings.CorpusSettings,)),
-    ("pretrain", (settings.PretrainSettings,)),
+    ("pretrain", (settings.PretrainSettings, settings.MixedCorpus)),
     (
         "merge",
         (

@@ -45,6 +45,13 @@ def corpus_named(recipe: Recipe, name: str | None) -> CorpusSettings | None:
     return next((corpus for corpus in recipe.corpus if corpus.name == name), None)
 
 
+def reads_corpus(recipe: Recipe, entry: PretrainSettings, corpus: CorpusSettings) -> bool:
+    """Whether a training run is on a corpus, mixes it in or measures on it."""
+    if corpus_named(recipe, entry.corpus) is corpus:
+        return True
+    return corpus.name in entry.further_corpora
+
+
 def tokenizer_model(recipe: Recipe, corpus: CorpusSettings) -> str | None:
     """Declared model whose tokenizer cuts a corpus; None if nothing says which.
 
@@ -54,7 +61,7 @@ def tokenizer_model(recipe: Recipe, corpus: CorpusSettings) -> str | None:
     if corpus.tokenizer is not None:
         return declared_ancestor(recipe, corpus.tokenizer)
     for entry in recipe.pretrain:
-        if corpus_named(recipe, entry.corpus) is corpus:
+        if reads_corpus(recipe, entry, corpus):
             return declared_ancestor(recipe, entry.model)
     own = [name for name, m in recipe.models.items() if not isinstance(m, EndpointModel)]
     return own[0] if len(own) == 1 else None
@@ -80,6 +87,7 @@ def link_problems(recipe: Recipe) -> list[str]:
         *_held_out_problems(recipe),
         *_unknown_tokenizers(recipe),
         *_two_tokenizers(recipe),
+        *_mixed_corpora(recipe),
         *_circles(recipe),
         *_evaluation_problems(recipe),
         *_overlap_problems(recipe),
@@ -151,17 +159,40 @@ def _held_out_problems(recipe: Recipe) -> Iterator[str]:
             names = [corpus.name for corpus in recipe.corpus]
             yield _unknown(where, "corpus", entry.held_out, names)
         elif not corpus.held_out_fraction:
-            yield (
-                f"{where}: the corpus {corpus.name!r} holds nothing out; set its "
-                "held_out_fraction, or leave this out"
-            )
+            yield _holds_nothing_out(where, corpus.name)
+
+
+def _holds_nothing_out(where: str, corpus: str) -> str:
+    return (
+        f"{where}: the corpus {corpus!r} holds nothing out; set its held_out_fraction, or leave "
+        "this out"
+    )
+
+
+def _mixed_corpora(recipe: Recipe) -> Iterator[str]:
+    """Further corpora of training that are not there, there already, or have nothing to measure."""
+    corpora = {corpus.name: corpus for corpus in recipe.corpus}
+    for index, entry in enumerate(recipe.pretrain):
+        own = corpus_named(recipe, entry.corpus)
+        mixed = [part.corpus for part in entry.mix]
+        for name in dict.fromkeys(name for name in mixed if mixed.count(name) > 1):
+            yield f"pretrain[{index}].mix: {name!r} is given twice; give it one share"
+        for key, used in (("mix", dict.fromkeys(mixed)), ("held_out", entry.held_out)):
+            for name in used:
+                path = f"pretrain[{index}].{key}"
+                if name not in corpora:
+                    yield _unknown(path, "corpus", name, corpora)
+                elif corpora[name] is own:
+                    yield f"{path}: {name!r} is the corpus that is trained on already; leave it out"
+                elif key == "held_out" and not corpora[name].held_out_fraction:
+                    yield _holds_nothing_out(path, name)
 
 
 def _unknown_tokenizers(recipe: Recipe) -> Iterator[str]:
     """Corpora of which nothing says, or not truly, which tokenizer cuts them."""
     for index, corpus in enumerate(recipe.corpus):
         known = _all_models(recipe)
-        trained = any(corpus_named(recipe, entry.corpus) is corpus for entry in recipe.pretrain)
+        trained = any(reads_corpus(recipe, entry, corpus) for entry in recipe.pretrain)
         if corpus.tokenizer is not None:
             if corpus.tokenizer not in known:
                 yield _unknown(f"corpus[{index}].tokenizer", "model", corpus.tokenizer, known)
@@ -175,7 +206,7 @@ def _unknown_tokenizers(recipe: Recipe) -> Iterator[str]:
 def _two_tokenizers(recipe: Recipe) -> Iterator[str]:
     """Corpora that nothing says how to cut but the models trained on them, and these disagree."""
     for index, corpus in enumerate(recipe.corpus):
-        trained = [e for e in recipe.pretrain if corpus_named(recipe, e.corpus) is corpus]
+        trained = [e for e in recipe.pretrain if reads_corpus(recipe, e, corpus)]
         origins = {e.name: declared_ancestor(recipe, e.model) for e in trained}
         origins = {name: origin for name, origin in origins.items() if origin is not None}
         if corpus.tokenizer is None and len(set(origins.values())) > 1:

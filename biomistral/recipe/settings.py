@@ -52,7 +52,7 @@ from biomistral.recipe.quantizing import (
     HalfPrecision,
     QuantizeSettings,
 )
-from biomistral.recipe.training import PretrainSettings
+from biomistral.recipe.training import MixedCorpus, PretrainSettings
 
 __all__ = [
     "Architecture",
@@ -74,6 +74,7 @@ __all__ = [
     "LinearMerge",
     "MergeInput",
     "MergeSettings",
+    "MixedCorpus",
     "ModelSource",
     "Name",
     "Parameter",

@@ -29,6 +29,7 @@ IGNORED = -100  # label that cross-entropy leaves out
 _BLOCK_LOGITS = {"cpu": 1 << 26, "cuda": 1 << 27}
 # Of these, those in float32 at once: what stays in the cache of one core.
 _INNER_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 25}
+_IS_BLOCKED = "_biomistral_blocked_loss"
 _LEAST_PROBABILITY = 1e-38  # of float32; a loss of 87 nats
 # Models whose logits are the head's product with the last hidden state, and nothing else.
 _PLAIN_HEADS = {"mistral", "llama", "qwen2", "qwen3", "mixtral", "phi3", "gpt_neox", "olmo2"}
@@ -49,9 +50,7 @@ def linear_cross_entropy(
         num_items = float(len(asked)) if len(asked) else float("nan")
     if len(asked) < len(labels):
         hidden, labels = hidden.index_select(0, asked), labels.index_select(0, asked)
-    if torch.is_autocast_enabled(hidden.device.type):
-        dtype = torch.get_autocast_dtype(hidden.device.type)
-        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    hidden, weight = _in_autocast(hidden, weight)
     nats: Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden, weight, labels
     )
@@ -61,12 +60,21 @@ def linear_cross_entropy(
 def token_losses(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     """Loss of each token in nats, float32, 0 where nothing is asked: (N,). Without gradients."""
     losses = torch.zeros(labels.shape, device=hidden.device)
+    hidden, weight = _in_autocast(hidden, weight)
     asked = torch.nonzero(labels != IGNORED).flatten()
     with torch.no_grad():
         for part in torch.split(asked, _rows(weight, _BLOCK_LOGITS)):
             logits = F.linear(hidden.index_select(0, part), weight)
             losses[part] = F.cross_entropy(logits.float(), labels[part], reduction="none")
     return losses
+
+
+def _in_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Tensors in the type of autocast, where that is on."""
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return tensors
+    return tuple(tensor.to(torch.get_autocast_dtype(kind)) for tensor in tensors)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -146,9 +154,29 @@ def use_blocked_loss(model: Any) -> bool:
     ):
         return False
     model.forward = types.MethodType(functools.partial(_forward, model.forward), model)
+    setattr(model, _IS_BLOCKED, True)
     # Read by the Trainer, which then divides by the tokens of all accumulated passes.
     model.accepts_loss_kwargs = True
     return True
+
+
+def losses_of(model: Any, batch: dict[str, Any]) -> Tensor:
+    """Loss at each place of a batch, of the token that follows: (B, T), float32, 0 where not asked.
+
+    Without gradients. The model may be one that ``use_blocked_loss`` has changed, or not.
+    """
+    if getattr(model, _IS_BLOCKED, False):
+        losses: Tensor = model(**batch, use_cache=False, each_token=True).loss
+        return losses
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    with torch.no_grad():
+        logits = model(**inputs, use_cache=False).logits.float().transpose(1, 2)  # (B, V, T)
+    return F.cross_entropy(logits, _following(batch["labels"]), reduction="none")
+
+
+def _following(labels: Tensor) -> Tensor:
+    """Labels (B, T) at the places where they are predicted."""
+    return F.pad(labels[:, 1:], (0, 1), value=IGNORED)
 
 
 def _forward(
@@ -157,18 +185,19 @@ def _forward(
     *arguments: Any,
     labels: Tensor | None = None,
     num_items_in_batch: Tensor | int | None = None,
+    each_token: bool = False,
     **inputs: Any,
 ) -> Any:
     if labels is None:
         return plain_forward(*arguments, **inputs)
     inputs.pop("return_dict", None)
     hidden = model.get_decoder()(*arguments, **inputs).last_hidden_state  # (B, T, H)
-    targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED).flatten()
-    # Called here, inside the model's forward: where weights are sharded, they are whole only now.
-    loss = _best(hidden)(
-        hidden.flatten(0, 1), model.get_output_embeddings().weight, targets, num_items_in_batch
-    )
-    return CausalLMOutputWithPast(loss=loss)
+    # Taken here, inside the model's forward: where weights are sharded, they are whole only now.
+    weight = model.get_output_embeddings().weight
+    flat, targets = hidden.flatten(0, 1), _following(labels).flatten()
+    if each_token:
+        return CausalLMOutputWithPast(loss=token_losses(flat, weight, targets).view(labels.shape))
+    return CausalLMOutputWithPast(loss=_best(hidden)(flat, weight, targets, num_items_in_batch))
 
 
 def _best(hidden: Tensor) -> Any:
@@ -186,9 +215,7 @@ def _by_liger(
     """The same in liger's kernels; used on CUDA where the library is installed."""
     from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
 
-    if torch.is_autocast_enabled("cuda"):
-        dtype = torch.get_autocast_dtype("cuda")
-        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    hidden, weight = _in_autocast(hidden, weight)
     reduction = "mean" if num_items is None else "sum"
     nats: Tensor = liger_fused_linear_cross_entropy(
         hidden, weight, labels, ignore_index=IGNORED, reduction=reduction

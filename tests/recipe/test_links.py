@@ -190,3 +190,33 @@ def test_a_corpus_kept_clear_of_the_benchmark_needs_an_evaluation(problems) -> N
         "corpus: {texts: t.txt, exclude_overlap_with: benchmark}\n"
     )
     assert any("exclude_overlap_with: there is no section evaluate" in p for p in problems(text))
+
+
+# --- corpora beside the one that is trained on ----------------------------------------------------
+
+THREE = (
+    MODELS + "corpus: [{name: c, texts: t}, {name: d, texts: t}, "
+    "{name: e, texts: t, held_out_fraction: 0.1}]\n"
+)
+
+
+def test_a_corpus_that_is_mixed_in_or_measured_is_cut_for_the_model_that_reads_it(parse) -> None:
+    recipe = parse(
+        THREE + "pretrain: [{name: p, model: b, corpus: c, mix: [{corpus: d, share: 0.1}], "
+        "held_out: [e]}]"
+    )
+    assert [links.tokenizer_model(recipe, corpus) for corpus in recipe.corpus] == ["b", "b", "b"]
+
+
+def test_further_corpora_that_are_not_there_or_there_already_are_named(problems) -> None:
+    said = problems(
+        THREE + "pretrain: [{name: p, model: b, corpus: c, mix: [{corpus: dd, share: 0.1}, "
+        "{corpus: e, share: 0.1}, {corpus: e, share: 0.2}], held_out: [c, d]}]"
+    )
+    assert [sentence.split(" (")[0] for sentence in said] == [
+        "pretrain[0].mix: 'e' is given twice; give it one share",
+        "pretrain[0].mix: there is no corpus 'dd'; did you mean \"d\"?",
+        "pretrain[0].held_out: 'c' is the corpus that is trained on already; leave it out",
+        "pretrain[0].held_out: the corpus 'd' holds nothing out; set its held_out_fraction, or leave "
+        "this out",
+    ]

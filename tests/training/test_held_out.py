@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from biomistral.models.loading import load_model
-from biomistral.models.rows import PackedRows, Row, write_rows
+from biomistral.models.rows import DOCUMENTS, PackedRows, Row, write_rows
+from biomistral.training.attention import keep_documents_apart
+from biomistral.training.cross_entropy import use_blocked_loss
 from biomistral.training.held_out import held_out_loss
 
 
@@ -39,14 +43,14 @@ def loss_document_by_document(model, rows) -> float:
 
 @pytest.mark.parametrize("rows_per_batch", [1, 3, 7, 100])
 def test_it_is_the_mean_over_tokens_however_batched(model, rows, rows_per_batch):
-    loss = held_out_loss(model, rows, rows_per_batch=rows_per_batch)
+    loss = held_out_loss(model, rows, rows_per_batch=rows_per_batch).loss
     assert loss == pytest.approx(loss_document_by_document(model, rows), abs=1e-5)
 
 
 def test_across_documents_more_tokens_are_asked_for(model, rows):
     apart = held_out_loss(model, rows, rows_per_batch=4)
     across = held_out_loss(model, rows, rows_per_batch=4, cross_document=True)
-    assert across != pytest.approx(apart, abs=1e-4)
+    assert across.loss != pytest.approx(apart.loss, abs=1e-4)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -62,4 +66,41 @@ def test_the_model_is_left_as_it_came(model, rows, training):
 def test_a_batch_in_which_nothing_is_predicted_counts_for_nothing(model, tmp_path):
     only_starts = Row((np.array([1]), np.array([1])), (0, 1))
     write_rows(tmp_path, [], [only_starts], sequence_length=8, vocabulary_size=300, eos_id=2)
-    assert math.isnan(held_out_loss(model, PackedRows(tmp_path, "held_out"), rows_per_batch=1))
+    held_out = PackedRows(tmp_path, "held_out")
+    assert math.isnan(held_out_loss(model, held_out, rows_per_batch=1).loss)
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+def test_each_language_has_the_loss_of_its_documents_and_they_add_up(blocked, make_model, tmp_path):
+    model = load_model(make_model(0), precision="float32", device=torch.device("cpu"))
+    if blocked:
+        keep_documents_apart(model)
+        use_blocked_loss(model)
+    rng = np.random.default_rng(3)
+    lengths = [(5, 9), (7,), (3, 4, 6)]
+    documents = [(0, 1), (2,), (3, 0, 1)]
+    languages = ["en", "fr", "fr", ""]
+    packed = [
+        Row(tuple(rng.integers(3, 300, size) for size in own), places)
+        for own, places in zip(lengths, documents, strict=True)
+    ]
+    write_rows(tmp_path, [], packed, sequence_length=16, vocabulary_size=300, eos_id=2)
+    ids = [f"d{i}" for i in range(4)]
+    pq.write_table(pa.table({"id": ids, "language": languages}), tmp_path / DOCUMENTS)
+    rows = PackedRows(tmp_path, "held_out")
+    found = held_out_loss(model, rows, rows_per_batch=2)
+    expected: dict[str, list[float]] = {"en": [], "fr": [], "": []}
+    for row in packed:
+        for piece, place in zip(row.pieces, row.documents, strict=True):
+            with torch.no_grad():
+                logs = (
+                    model(torch.from_numpy(piece)[None], use_cache=False).logits[0].log_softmax(-1)
+                )
+            tokens = torch.from_numpy(piece)[1:, None]
+            expected[languages[place]] += (-logs[:-1].gather(1, tokens)).flatten().tolist()
+    assert found.by_language == {
+        name: pytest.approx(np.mean(expected[name]), abs=1e-5) for name in ("en", "fr")
+    }
+    assert found.loss == pytest.approx(
+        np.mean([x for each in expected.values() for x in each]), abs=1e-5
+    )

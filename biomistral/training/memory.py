@@ -1,0 +1,193 @@
+"""What a training run needs of memory and disk, from the shape of the model. Loads no PyTorch.
+
+The parts of a model like Mistral's are counted exactly; activations are what is kept for the
+backward pass, counted tensor by tensor, without what the libraries need besides (about 1 GB).
+
+Units: bytes. B rows, T tokens in a row.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from biomistral.errors import ModelError
+from biomistral.recipe.settings import PretrainSettings
+
+_LOGITS_AT_ONCE = 1 << 27  # of the blocked loss, on a GPU
+# Bytes a parameter: weights, gradients, both moments of AdamW, copies that autocast makes.
+_BYTES = {"bfloat16": (2, 2, 4, 0), "mixed": (4, 4, 8, 2), "float32": (4, 4, 8, 0)}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a model's configuration decides its size."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    key_value_heads: int
+    head_width: int
+    vocabulary: int
+    is_tied: bool
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights of the whole model."""
+        attention = self.hidden * self.head_width * 2 * (self.heads + self.key_value_heads)
+        layer = attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
+        return self.layers * layer + self.hidden + self._embedding * (1 if self.is_tied else 2)
+
+    @property
+    def _embedding(self) -> int:
+        return self.vocabulary * self.hidden
+
+    def activation_bytes_per_token(self, *, compute_bytes: int) -> int:
+        """Kept by one layer for its backward pass.
+
+        Norms keep what they compute in float32; attention its turned queries and keys, values and
+        result; the feed-forward layer its gate before and after SiLU, the other half, the product.
+        """
+        query, key = self.heads * self.head_width, self.key_value_heads * self.head_width
+        norms = 2 * (4 * self.hidden + 2 * compute_bytes * self.hidden)
+        attention = compute_bytes * (2 * query + 2 * key)
+        return norms + attention + 4 * compute_bytes * self.intermediate
+
+
+def shape_of(config: Mapping[str, Any]) -> Shape | None:
+    """Shape of a model from its ``config.json``; None if it is not built like Mistral's."""
+    try:
+        heads = int(config["num_attention_heads"])
+        return Shape(
+            hidden=int(config["hidden_size"]),
+            intermediate=int(config["intermediate_size"]),
+            layers=int(config["num_hidden_layers"]),
+            heads=heads,
+            key_value_heads=int(config.get("num_key_value_heads") or heads),
+            head_width=int(config.get("head_dim") or int(config["hidden_size"]) // heads),
+            vocabulary=int(config["vocab_size"]),
+            is_tied=bool(config.get("tie_word_embeddings", False)),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Memory of one process, by what it is for."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def fixed(self) -> int:
+        """What no smaller batch makes smaller."""
+        return self.weights + self.gradients + self.optimizer
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.fixed + self.activations
+
+    def __str__(self) -> str:
+        """The sum and its parts, in gigabytes."""
+        parts = ", ".join(
+            f"{name} {getattr(self, name) / 1e9:,.1f}"
+            for name in ("weights", "gradients", "optimizer", "activations")
+        )
+        return f"{self.total / 1e9:,.1f} GB ({parts})"
+
+
+def estimate(
+    settings: PretrainSettings, shape: Shape, sequence_length: int, num_processes: int = 1
+) -> Estimate:
+    """Estimate the memory of one process of a training run."""
+    weights, gradients, optimizer, copies = _BYTES[settings.precision]
+    shards = num_processes if settings.sharding == "full" else 1
+    own = shape.num_parameters / shards
+    compute_bytes = 4 if settings.precision == "float32" else 2
+    layer = shape.activation_bytes_per_token(compute_bytes=compute_bytes)
+    between = compute_bytes * shape.hidden if settings.precision != "mixed" else 4 * shape.hidden
+    if settings.gradient_checkpointing:
+        per_token = shape.layers * between + layer
+    else:
+        per_token = shape.layers * layer
+    rows, _ = split_step(settings.rows_per_step, settings.accumulation_steps, num_processes)
+    tokens = rows * sequence_length
+    logits = min(tokens * shape.vocabulary, _LOGITS_AT_ONCE) * compute_bytes
+    return Estimate(
+        weights=int(own * (weights + copies)),
+        gradients=int(own * gradients),
+        optimizer=int(own * optimizer),
+        activations=tokens * per_token + logits,
+    )
+
+
+def split_step(rows_per_step: int, accumulation_steps: int, num_processes: int) -> tuple[int, int]:
+    """Share the rows of an optimizer step among processes: rows and passes of each.
+
+    Passes are shared first, then rows, so that the step is the same however many processes there
+    are. Raises ``ModelError`` where that is not possible.
+    """
+    passes, rest = divmod(accumulation_steps, num_processes)
+    if rest == 0:
+        return rows_per_step, passes
+    rows, rest = divmod(rows_per_step * accumulation_steps, num_processes)
+    if rest == 0 and rows % accumulation_steps == 0:
+        return rows // accumulation_steps, accumulation_steps
+    if rest == 0 and rows <= rows_per_step:
+        return rows, 1
+    raise ModelError(
+        f"training: a step of {rows_per_step} rows x {accumulation_steps} cannot be shared evenly by "
+        f"{num_processes} processes; make rows_per_step x accumulation_steps a multiple of their "
+        "number"
+    )
+
+
+def checkpoint_bytes(settings: PretrainSettings, num_parameters: int) -> int:
+    """Size of a resumable checkpoint: weights and both moments of AdamW."""
+    weights, _, optimizer, _ = _BYTES[settings.precision]
+    return num_parameters * (weights + optimizer)
+
+
+def disk_bytes(settings: PretrainSettings, num_parameters: int, num_steps: int) -> int:
+    """Most that a run has on the disk at once: checkpoints, one more while it is written, the model."""
+    saved = (num_steps - 1) // settings.save_every_steps  # none at the end
+    kept = min(saved, settings.keep_checkpoints + 1)
+    final = num_parameters * (4 if settings.precision == "float32" else 2)
+    return kept * checkpoint_bytes(settings, num_parameters) + final
+
+
+def host_memory_bytes() -> int:
+    """Memory of this machine, or what its control group leaves of it."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text(encoding="ascii").strip() if limit.is_file() else "max"
+    return min(total, int(text)) if text.isdigit() else total
+
+
+def check_fits(needed: Estimate, available_bytes: int, settings: PretrainSettings) -> None:
+    """Raise ``ModelError`` if weights, gradients and optimizer alone are larger than the memory."""
+    if needed.fixed > available_bytes:
+        raise ModelError(
+            f"{settings.name}: training needs about {needed}, and the device has "
+            f"{available_bytes / 1e9:,.1f} GB; {'; '.join(remedies(settings))}"
+        )
+
+
+def remedies(settings: PretrainSettings) -> list[str]:
+    """What to change when a run does not fit, the best first."""
+    ways = ["start it on more GPUs (biomistral run --nproc N), which share it (sharding: full)"]
+    if not settings.gradient_checkpointing:
+        ways.append("set gradient_checkpointing: true")
+    if settings.rows_per_step > 1:
+        ways.append("lower rows_per_step and raise accumulation_steps by the same factor")
+    if settings.precision != "bfloat16":
+        ways.append("set precision: bfloat16 (half the memory, and small steps are rounded away)")
+    return ways

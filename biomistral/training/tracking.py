@@ -1,0 +1,120 @@
+"""What a run tells while it trains: TensorBoard, Weights & Biases, speed and energy.
+
+None of it is part of a result. Speed and energy go to ``throughput.volatile.json`` beside the model,
+which counts for no digest; event files go where the settings say. Knows nothing about models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from biomistral.artifacts import VOLATILE_SUFFIX
+from biomistral.errors import require
+from biomistral.recipe.settings import PretrainSettings
+
+THROUGHPUT = "throughput" + VOLATILE_SUFFIX
+_RAPL = Path("/sys/class/powercap")  # energy counters of Intel and AMD processors
+
+
+class Trackers:
+    """TensorBoard and Weights & Biases, as far as the settings ask for them.
+
+    Raises ``MissingDependencyError`` if the library of one is not installed.
+    """
+
+    def __init__(self, settings: PretrainSettings, step: int = 0) -> None:
+        self._board: Any = None
+        self._run: Any = None
+        if settings.tensorboard is not None:
+            require("tensorboard", extra="tracking", purpose="pretrain.tensorboard")
+            from torch.utils.tensorboard.writer import SummaryWriter
+
+            folder = Path(settings.tensorboard) / settings.name
+            # After a resumed run, points of steps that were lost are not shown twice.
+            self._board = SummaryWriter(folder, purge_step=step or None)
+        if settings.wandb is not None:
+            require("wandb", extra="tracking", purpose="pretrain.wandb")
+            import wandb
+
+            self._run = wandb.init(
+                project=settings.wandb,
+                name=settings.name,
+                config=settings.model_dump(mode="json"),
+                resume="allow",
+            )
+
+    def tell(self, step: int, values: Mapping[str, float]) -> None:
+        """Pass on numbers of a step."""
+        for name, value in values.items() if self._board is not None else ():
+            self._board.add_scalar(name, value, step)
+        if self._run is not None:
+            self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        """Write what is held back."""
+        if self._board is not None:
+            self._board.close()
+        if self._run is not None:
+            self._run.finish()
+
+
+class Meter:
+    """Tokens a second since it was made, and the energy used, where the hardware tells it."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._energy = energy_joules()
+        self._tokens = 0
+
+    def add(self, num_tokens: int) -> None:
+        """Count tokens that have gone through the model."""
+        self._tokens += num_tokens
+
+    def tokens_per_second(self) -> float:
+        """Mean since the start."""
+        return self._tokens / max(time.perf_counter() - self._started, 1e-9)
+
+    def facts(self) -> dict[str, Any]:
+        """What to keep of this run; after a resumed one, of its last part."""
+        facts: dict[str, Any] = {
+            "seconds": round(time.perf_counter() - self._started, 3),
+            "tokens": self._tokens,
+            "tokens_per_second": round(self.tokens_per_second(), 1),
+        }
+        now = energy_joules()
+        if now is not None and self._energy is not None and now >= self._energy:
+            facts["energy_watt_hours"] = round((now - self._energy) / 3600, 3)
+        return facts
+
+
+def energy_joules() -> float | None:
+    """Energy counters of the GPUs, else of the processors; None where there are none to read."""
+    joules = _gpu_joules()
+    if joules is not None:
+        return joules
+    with contextlib.suppress(OSError, ValueError):
+        # Packages only (intel-rapl:0): their parts are counted in them.
+        counters = [
+            p for p in _RAPL.glob("intel-rapl:*/energy_uj") if p.parent.name.count(":") == 1
+        ]
+        if counters:
+            return sum(int(path.read_text(encoding="ascii")) for path in counters) / 1e6
+    return None
+
+
+def _gpu_joules() -> float | None:
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        millijoules = sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in handles)
+    except pynvml.NVMLError:  # no GPU, or one too old to count
+        return None
+    return millijoules / 1e3 if handles else None

@@ -1,0 +1,166 @@
+"""Two processes train as one does, only the first writes, and a model can be sharded."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from biomistral import artifacts
+from biomistral.recipe.settings import PretrainSettings
+from biomistral.training import pretrain, processes
+
+ROOT = Path(__file__).parents[2]
+
+TRAIN = """
+import json, os, sys, warnings
+from pathlib import Path
+from biomistral.recipe.settings import PretrainSettings
+from biomistral.training import pretrain
+
+settings, model, corpus, out, die_at = sys.argv[1:]
+
+def listen(done, total, text):
+    if total is not None and done == int(die_at):
+        os.kill(os.getpid(), 9)
+
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    pretrain(PretrainSettings.model_validate_json(settings), Path(model), Path(corpus), Path(out), progress=listen)
+    (Path(out).parent / f"warned-{os.environ['RANK']}").write_text("\\n".join(str(w.message) for w in caught))
+"""
+
+SHARD = """
+import os, sys
+import torch
+import torch.distributed as dist
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM
+from biomistral.training.attention import keep_documents_apart, lay_out
+from biomistral.training.cross_entropy import use_blocked_loss
+
+dist.init_process_group("gloo")
+mesh = dist.device_mesh.init_device_mesh("cpu", (2,))
+ids = torch.randint(3, 300, (2, 24), generator=torch.Generator().manual_seed(0))
+
+def opened():
+    model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
+    keep_documents_apart(model)
+    use_blocked_loss(model)
+    return model
+
+def loss_of(model, rows):
+    documents = lay_out([10, 14] * len(rows))
+    return model(input_ids=rows, labels=rows, documents=documents, use_cache=False).loss
+
+whole, sharded = opened(), opened()
+for layer in sharded.model.layers:
+    fully_shard(layer, mesh=mesh)
+fully_shard(sharded, mesh=mesh)
+assert all(isinstance(p, DTensor) and p.to_local().numel() < p.numel() for p in sharded.parameters())
+own = ids[dist.get_rank():][:1]
+expected = loss_of(whole, ids)
+expected.backward()
+loss = loss_of(sharded, own)
+loss.backward()
+total = loss.detach().clone()
+dist.all_reduce(total)
+assert torch.allclose(total / 2, expected, atol=1e-5), (total / 2, expected)
+for (name, one), other in zip(sharded.named_parameters(), whole.parameters(), strict=True):
+    assert torch.allclose(one.grad.full_tensor(), other.grad, atol=1e-5), name
+dist.destroy_process_group()
+"""
+
+
+def in_two_processes(
+    code: str, folder: Path, *arguments: object, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    script = folder / "script.py"
+    script.write_text(code)
+    command = processes.launch_command(2, [])[:-2]
+    return subprocess.run(
+        [*command, str(script), *map(str, arguments)],
+        check=check,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+
+
+def settings_of(**changes: object) -> PretrainSettings:
+    values = {
+        "name": "trained",
+        "model": "base",
+        "epochs": 1,
+        "learning_rate": 3e-3,
+        "rows_per_step": 4,
+        "precision": "float32",
+        "save_every_steps": 2,
+        **changes,
+    }
+    return PretrainSettings.model_validate(values)
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one_and_go_on_after_a_kill(
+    tiny_model, make_tokens, tmp_path
+):
+    tokens, settings = make_tokens(22, 3), settings_of()  # the last of 6 steps has 2 rows
+    one = pretrain(settings, tiny_model, tokens, tmp_path / "one")
+    (tmp_path / "pair").mkdir()
+    out = tmp_path / "pair" / "out"
+    arguments = (settings.model_dump_json(exclude_unset=True), tiny_model, tokens, out)
+    killed = in_two_processes(TRAIN, tmp_path, *arguments, 5, check=False)
+    assert f"{-signal.SIGKILL}" in killed.stderr
+    assert not out.exists()
+    in_two_processes(TRAIN, tmp_path, *arguments, -1)
+    assert {path.name for path in out.parent.iterdir()} == {"out", "warned-0", "warned-1"}
+    manifest = artifacts.read_manifest(out)
+    assert manifest is not None
+    assert (manifest["resumed"], manifest["counts"]["processes"]) == (True, 2)
+    for ours, expected in zip(log_of(out), log_of(one), strict=True):
+        assert ours.keys() == expected.keys()
+        for key in ("loss", "learning_rate", "step", "tokens"):
+            assert ours.get(key) == pytest.approx(expected.get(key), abs=1e-5), (key, ours["step"])
+        for corpus, loss in expected.get("held_out_loss", {}).items():
+            assert ours["held_out_loss"][corpus] == pytest.approx(loss, abs=1e-5)
+    weights = load_file(one / "model.safetensors")
+    for name, tensor in load_file(out / "model.safetensors").items():
+        assert float((tensor - weights[name]).abs().max()) < 1e-3, name
+    # What is asked for cannot be had on a CPU, and the library would say nothing.
+    assert "on a CPU the Trainer does not shard a model" in (out.parent / "warned-0").read_text()
+
+
+@pytest.mark.slow
+def test_a_model_with_our_attention_and_loss_can_be_sharded(tiny_model, tmp_path):
+    done = in_two_processes(SHARD, tmp_path, tiny_model, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_the_launch_line_starts_this_program_in_so_many_processes():
+    line = processes.launch_command(8, ["run", "recipe.yaml", "--only", "model/medical"])
+    assert line[0] == sys.executable
+    assert line[1:3] == ["-m", "torch.distributed.run"]
+    assert "--nproc-per-node=8" in line
+    assert line[-6:] == ["-m", "biomistral", "run", "recipe.yaml", "--only", "model/medical"]
+
+
+def test_one_process_is_the_first_and_waits_for_nobody(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert (processes.num_processes(), processes.is_first()) == (1, True)
+    processes.connect()
+    processes.wait_for_all()
