@@ -217,6 +217,8 @@ def test_further_corpora_that_are_not_there_or_there_already_are_named(problems)
         "pretrain[0].mix: 'e' is given twice; give it one share",
         "pretrain[0].mix: there is no corpus 'dd'; did you mean \"d\"?",
         "pretrain[0].held_out: 'c' is the corpus that is trained on already; leave it out",
-        "pretrain[0].held_out: the corpus 'd' holds nothing out; set its held_out_fraction, or leave "
-        "this out",
+        (
+            "pretrain[0].held_out: the corpus 'd' holds nothing out; set its held_out_fraction, or "
+            "leave this out"
+        ),
     ]
