@@ -36,6 +36,7 @@ from biomistral.errors import InputError
 
 Kind = Literal[
     "tokens",
+    "dataset",
     "model",
     "adapter",
     "questions",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
 
 corpus_app = typer.Typer(
     name="corpus",
-    help="Fetch articles, and look at what a corpus took and left out.",
+    help="Fetch articles, build a corpus, and look at what a corpus took and left out.",
     no_args_is_help=True,
 )
 
@@ -14,3 +17,53 @@ corpus_app = typer.Typer(
 @corpus_app.callback()
 def _corpus() -> None:
     """Keep the name of the group where it has one command."""
+
+
+@corpus_app.command()
+def build(
+    out: Annotated[Path, typer.Argument(help="Folder for the packed rows.")],
+    *,
+    tokenizer: Annotated[
+        str, typer.Option(help="Model whose tokenizer is used: a folder, or owner/name on the hub.")
+    ],
+    articles: Annotated[
+        list[str] | None, typer.Option(help="Folder or pattern of JATS articles. Repeatable.")
+    ] = None,
+    texts: Annotated[
+        list[str] | None, typer.Option(help="Folder or pattern of plain texts. Repeatable.")
+    ] = None,
+    sequence_length: Annotated[int | None, typer.Option(help="Tokens in a row.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: all processors.")] = None,
+    seed: Annotated[int, typer.Option(help="Of what is held out or left out by chance.")] = 42,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any other setting of a recipe's corpus, for instance languages=[en,fr] or "
+            "language_mix.tokens=3000000. Repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Make packed rows of tokens; the same as a recipe with only a corpus does. Goes on if killed."""
+    from biomistral.cli import building
+
+    given: dict[str, Any] = {
+        "articles": articles,
+        "texts": texts,
+        "sequence_length": sequence_length,
+        "workers": workers,
+        "language_mix": {},
+    }
+    building.build(out, tokenizer, given, changes=changes or [], seed=seed)
+
+
+@corpus_app.command()
+def export(
+    tokens: Annotated[Path, typer.Argument(help="Folder of packed rows (runs/NAME/tokens/...).")],
+    out: Annotated[Path, typer.Argument(help="Folder for the dataset.")],
+) -> None:
+    """Write packed rows as Parquet that datasets.load_dataset reads."""
+    from biomistral.cli import building
+
+    building.export(tokens, out)

@@ -29,7 +29,7 @@ SECTIONS: tuple[tuple[str, tuple[type[Settings], ...]], ...] = (
             settings.EndpointModel,
         ),
     ),
-    ("corpus", (settings.CorpusSettings,)),
+    ("corpus", (settings.CorpusSettings, settings.LanguageMix)),
     ("pretrain", (settings.PretrainSettings, settings.MixedCorpus)),
     (
         "merge",

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from biomistral.recipe.corpora import CorpusSettings
+from biomistral.recipe.corpora import CorpusSettings, LanguageMix
 from biomistral.recipe.endpoints import EndpointModel
 from biomistral.recipe.fields import (
     LanguageCode,
@@ -70,6 +70,7 @@ __all__ = [
     "HalfPrecision",
     "HubDataset",
     "LanguageCode",
+    "LanguageMix",
     "Licence",
     "LinearMerge",
     "MergeInput",
