@@ -38,7 +38,7 @@ STEP_VERSIONS: Mapping[str, int] = {
     "predict": 3,
     "ensemble": 3,
     "score": 3,
-    "report": 2,
+    "report": 3,
 }
 
 

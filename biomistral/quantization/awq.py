@@ -36,6 +36,7 @@ CUT_STEP = 0.05
 SKETCH_ROWS = 1024
 SEARCH_OUTPUTS = 2048  # that the search for a scale looks at, evenly spaced; the rest are like them
 _BLOCK_ELEMENTS = 2**22  # 16 MB of float32, of which some ten are held at a time
+_TOKENS_AT_ONCE = 256  # of which several copies in float32 are made
 _SMALLEST_HALF = 2.0**-24
 
 
@@ -102,7 +103,10 @@ class InputStatistics:
 
     def add(self, inputs: Tensor) -> None:
         """Take in the inputs of some tokens.  # (T, K)."""
-        inputs = inputs.float()
+        for start in range(0, inputs.shape[0], _TOKENS_AT_ONCE):
+            self._add(inputs[start : start + _TOKENS_AT_ONCE].float())
+
+    def _add(self, inputs: Tensor) -> None:
         num_tokens = inputs.shape[0]
         self._absolute_sum += inputs.abs().sum(dim=0)
         grouped = inputs.view(num_tokens, -1, self._group_size).transpose(0, 1)  # (G, T, g)

@@ -18,6 +18,7 @@ from biomistral.reporting.model_sections import (
     comparison_section,
     positions_section,
 )
+from biomistral.reporting.quantization import quantization_section
 from biomistral.reporting.results import (
     RANDOM_CHOICE,
     Results,
@@ -88,6 +89,7 @@ def compose(title: str, material: Material) -> Document:
         _by_task(results),
         _groups(results, material.models),
         _languages(results),
+        quantization_section(results, material.comparisons, material.models),
         comparison_section(results, material.comparisons),
         calibration_section(results, material.reliability),
         abstaining_section(results, material.coverage),
