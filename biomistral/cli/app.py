@@ -19,6 +19,7 @@ from biomistral.cli import generate_commands
 from biomistral.cli.corpus_commands import corpus_app
 from biomistral.cli.evaluate_commands import evaluate_app
 from biomistral.cli.groups import RunByDefault
+from biomistral.cli.serving import serve
 from biomistral.errors import BiomistralError
 
 INTERRUPTED = (
@@ -65,6 +66,7 @@ app.add_typer(merge_app)
 app.add_typer(corpus_app)
 app.add_typer(evaluate_app)
 generate_commands.add_to(app)
+app.command()(serve)
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
 Changes = Annotated[
