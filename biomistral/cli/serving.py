@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, cast
 
 import typer
 
-from biomistral.serving.options import ServeOptions, check_backend
+from biomistral.serving.options import Precision, ServeOptions, check_backend
 
 
 def serve(
@@ -61,7 +61,7 @@ def serve(
         ui=ui,
         name=name,
         revision=revision,
-        precision=cast("Literal['bfloat16', 'float32']", precision),
+        precision=cast("Precision", precision),
         max_batch=max_batch,
         queue=queue,
         timeout_seconds=timeout,

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 
@@ -34,6 +34,8 @@ from biomistral.models.memory import free_memory_bytes
 from biomistral.models.sampling import Sampling
 from biomistral.models.scoring import Scored, score_requests
 from biomistral.records import Request
+
+T = TypeVar("T")
 
 __all__ = ["Engine", "Finish", "Job", "Piece", "Sampling", "Stats"]
 
@@ -135,6 +137,16 @@ class Engine:
         with self._work:
             self._encoder = self._encoder or TextEncoder(self._tokenizer)
             return score_requests(self._model, self._encoder, requests)
+
+    def between_steps(self, work: Callable[[Any], T]) -> T:
+        """Return ``work(model)``, run between two steps: for what no method here does."""
+        with self._work:
+            return work(self._model)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread of ``start`` is there and takes jobs."""
+        return self._thread is not None and self._thread.is_alive() and not self._is_stopping
 
     def stats(self) -> Stats:
         """Count what was done and is being done."""

@@ -12,7 +12,7 @@ from biomistral.errors import BiomistralError
 from biomistral.models.conversations import conversation_ids, plain_ids
 from biomistral.models.echoing import Echo, echo
 from biomistral.serving import replies
-from biomistral.serving.failures import Failure, bad_value, broken
+from biomistral.serving.failures import Failure, bad_value, broken, stopping
 from biomistral.serving.replies import Answer, Head, Token
 from biomistral.serving.requests import ChatBody, CompletionBody
 
@@ -253,7 +253,4 @@ def _finish(piece: Piece) -> str | None:
 def _refuse_cancelled(piece: Piece) -> None:
     """Nobody cancels a job whose answer is waited for but a server that stops."""
     if piece.finish == "cancelled":
-        raise Failure(
-            503, "the server is being stopped", kind="server_error", code="stopping",
-            headers={"Retry-After": "30"},
-        )  # fmt: skip
+        raise stopping()

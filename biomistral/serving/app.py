@@ -16,12 +16,13 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
@@ -32,12 +33,13 @@ from biomistral.serving.connections import Gone, Stream, while_connected
 from biomistral.serving.failures import Failure, bad_value, broken
 from biomistral.serving.guard import Guard
 from biomistral.serving.options import ServeOptions
+from biomistral.serving.panel import MOST_SHOTS
 from biomistral.serving.requests import ChatBody, ChoicesBody, CompletionBody
 from biomistral.serving.service import Service
 
 LOG = logging.getLogger("biomistral.serving")
 PAGE = Path(__file__).parent / "page"
-_PAGE_FILES = {path.name for path in PAGE.iterdir() if path.is_file()}
+_PAGE_FILES = {path.name for path in PAGE.iterdir()} - {"index.html"}
 
 
 def create_app(service: Service, options: ServeOptions) -> ASGIApp:
@@ -49,7 +51,7 @@ def create_app(service: Service, options: ServeOptions) -> ASGIApp:
     _add_model(app, service)
     _add_answers(app, service)
     if options.ui:
-        _add_page(app, service)
+        _add_page(app)
     if service.panel:
         _add_panel(app, service)
     return Guard(
@@ -117,14 +119,15 @@ async def _next(events: AsyncGenerator[bytes]) -> bytes:
     return await anext(events)
 
 
-def _add_page(app: FastAPI, service: Service) -> None:
-    del service
+def _add_page(app: FastAPI) -> None:
+    # The advisory is in the page itself: it is there whatever a script or a key is missing.
+    html = (PAGE / "index.html").read_text("utf-8").replace("{advisory}", escape(ADVISORY))
 
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def page() -> Response:
-        return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+        return HTMLResponse(html, headers={"Cache-Control": "no-cache"})
 
-    @app.get("/page/{name}", include_in_schema=False)
+    @app.api_route("/page/{name}", methods=["GET", "HEAD"], include_in_schema=False)
     async def file(name: str) -> Response:
         if name not in _PAGE_FILES:
             raise HTTPException(404)
@@ -137,7 +140,9 @@ def _add_panel(app: FastAPI, service: Service) -> None:
 
     @app.get("/panel/tasks")
     async def tasks() -> dict[str, Any]:
-        return panel.listing()
+        calibration = service.calibration
+        scoring, shots = calibration.usual() if calibration else ("letter", 0)
+        return panel.listing() | {"scoring": scoring, "shots": shots}
 
     @app.get("/panel/questions")
     async def questions(
@@ -146,8 +151,15 @@ def _add_panel(app: FastAPI, service: Service) -> None:
         return panel.previews(task, language, max(0, start), min(max(1, count), 500))
 
     @app.get("/panel/question")
-    async def question(task: str, language: str, number: int, shots: int = 0) -> dict[str, Any]:
-        return await service.in_thread(partial(panel.question, task, language, number, shots))
+    async def question(
+        task: str,
+        language: str,
+        number: int,
+        shots: int = Query(0, ge=0, le=MOST_SHOTS),
+        scoring: Literal["letter", "cloze"] = "letter",
+    ) -> dict[str, Any]:
+        found = partial(panel.question, task, language, number, shots, scoring)
+        return await service.in_thread(found)
 
 
 def _add_failures(app: FastAPI) -> None:

@@ -1,24 +1,23 @@
-"""Which calibration belongs to a model and a question, and what it makes of the probabilities.
+"""Which calibration belongs to the model that is served, and to a question.
 
-Files are those that scoring writes (``evaluation.calibration``). A fit holds for one group of tasks,
-language and scoring; of several numbers of shots the nearest is taken, and the reply says which.
+Files are those that scoring writes (``models.calibrations``): beside a model, or under its name in a
+folder of scores. A fit holds for tasks, language and scoring; of several numbers of shots the nearest
+is taken, and replies say which.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
-
+from biomistral import artifacts
 from biomistral.errors import InputError
-from biomistral.evaluation import calibration
-from biomistral.evaluation.calibration import SavedFit
-from biomistral.evaluation.scores import CALIBRATION, calibration_file
-
-Method = Literal["temperature", "platt"]
+from biomistral.evaluation.scores import CALIBRATION as FOLDER
+from biomistral.evaluation.scores import calibration_file
+from biomistral.models import calibrations
+from biomistral.models.calibrations import SavedFit
 
 
 @dataclass(frozen=True)
@@ -26,86 +25,81 @@ class Calibration:
     """The fits of one model, and the file they are from."""
 
     path: Path
-    model: str
     fits: tuple[SavedFit, ...]
 
-    def find(self, *, group: str, language: str, scoring: str, shots: int) -> SavedFit | None:
-        """The fit for such questions, or None."""
+    def find(
+        self, *, task: str | None, group: str, language: str, scoring: str, shots: int
+    ) -> SavedFit | None:
+        """The fit for questions of a task, or of a group of tasks if none is named; or None."""
         fitting = [
             fit
             for fit in self.fits
-            if (fit.group, fit.language, fit.scoring) == (group, language, scoring)
+            if (fit.language, fit.scoring) == (language, scoring)
+            and (task in fit.tasks if task else group == fit.group)
         ]
-        return min(fitting, key=lambda fit: (abs(fit.shots - shots), fit.shots), default=None)
+        return min(
+            fitting, key=lambda fit: (abs(fit.shots - shots), -fit.num_answers), default=None
+        )
 
     def words(self) -> str:
         """What there are fits for."""
-        there = sorted({f"{fit.group}/{fit.language}/{fit.scoring}" for fit in self.fits})
-        return ", ".join(there) or "nothing"
+        languages: dict[str, set[str]] = {}
+        for fit in self.fits:
+            languages.setdefault(f"{fit.group} {fit.scoring}", set()).add(fit.language)
+        kinds = (f"{kind} in {', '.join(sorted(there))}" for kind, there in languages.items())
+        return "; ".join(kinds) or "nothing"
+
+    def usual(self) -> tuple[str, int]:
+        """The scoring and number of shots of most fits."""
+        kinds = Counter((fit.scoring, fit.shots) for fit in self.fits)
+        return kinds.most_common(1)[0][0] if kinds else ("letter", 0)
 
 
-def open_calibration(place: Path, model: str) -> Calibration:
-    """Read the calibration of a model: a file, or the one under its name in a folder of scores.
+def open_calibration(model: str, name: str, place: Path | None) -> Calibration | None:
+    """Read what calibrates a model: at ``place``, or beside the model; None if there is nothing.
 
-    Raises ``InputError`` if there is none, or the file is of another model.
+    ``place`` is a file, a folder of scores, or that of a run. Raises ``InputError`` if it has nothing
+    for this model, or a file is broken or of a model of another name.
     """
-    path = place if place.is_file() else _in_folder(place, model)
-    name, fits = calibration.read(path)
-    if name != model:
+    if place is None:
+        path = Path(model) / artifacts.CALIBRATION
+        return Calibration(path, tuple(calibrations.read(path)[1])) if path.is_file() else None
+    path = place if place.is_file() else _in_folder(place, name)
+    of, fits = calibrations.read(path)
+    if of != name and path.name != artifacts.CALIBRATION:
         raise InputError(
-            f"{path}: calibrates the model {name!r}, and the one served is {model!r}; name its own "
-            f"file, or say --name {name} if it is the same model under another name"
+            f"{path}: calibrates the model {of!r}, and the one served is {name!r}; name its own "
+            f"file, or say --name {of} if it is the same model under another name"
         )
-    return Calibration(path, name, tuple(fits))
+    return Calibration(path, tuple(fits))
 
 
-def of_run(model: Path, name: str) -> Path | None:
-    """Where the run that made a model keeps its calibration; None if it is of no run or has none."""
-    run = model.resolve().parent.parent
-    if model.resolve().parent.name != "model":
-        return None
-    there = [calibration_file(scores, name) for scores in sorted(run.glob("scores/*"))]
-    found = [path for path in there if path.is_file()]
-    return found[0] if len(found) == 1 else None
-
-
-def probabilities(logprobs: Sequence[float]) -> list[float]:
+def probabilities(logprobs: Sequence[float]) -> tuple[float, ...]:
     """Of the options among themselves, from log-probabilities: they sum to 1."""
-    values = np.array(logprobs, dtype=np.float64)
-    weights = np.exp(values - values.max())
-    return [float(value) for value in weights / weights.sum()]
+    return _IDENTITY.probabilities(logprobs)
 
 
-def calibrated(logprobs: Sequence[float], fit: SavedFit, method: Method) -> list[float]:
-    """The same, calibrated by a fit: they sum to 1, and the likeliest stays the likeliest.
-
-    (With Platt scaling only where the fit's slope is above 0, as it is unless a model is worse the
-    surer it is.)
-    """
-    values = np.array(logprobs, dtype=np.float64)
-    if method == "temperature":
-        return probabilities(list(calibration.at_temperature(values, fit.temperature)))
-    return probabilities(list(calibration.by_platt(values, fit.slope, fit.intercept)))
+_IDENTITY = SavedFit("", (), "", "", 0, 1.0, 1.0, 0.0, 0, "")
 
 
-def _in_folder(place: Path, model: str) -> Path:
+def _in_folder(place: Path, name: str) -> Path:
     if not place.exists():
         raise InputError(
             f"--calibration {place}: is not there; name a calibration file, or a folder of scores"
         )
     folders = [place, *sorted(place.glob("scores/*"))]  # scores themselves, or a run
-    tried = [calibration_file(folder, model) for folder in folders]
-    tried.append(place / tried[0].name)  # the folder of the files
+    tried = [calibration_file(folder, name) for folder in folders]
+    tried += [place / tried[0].name, place / artifacts.CALIBRATION]
     found = [path for path in tried if path.is_file()]
     if len(found) == 1:
         return found[0]
     if found:
         raise InputError(
-            f"--calibration {place}: has {len(found)} calibrations of {model}; name one of "
+            f"--calibration {place}: has {len(found)} calibrations of {name}; name one of "
             f"{', '.join(map(str, found))}"
         )
-    there = sorted(path.stem for folder in folders for path in folder.glob(f"{CALIBRATION}/*.json"))
+    there = sorted(path.stem for folder in folders for path in folder.glob(f"{FOLDER}/*.json"))
     raise InputError(
-        f"--calibration {place}: has no calibration of the model {model!r}; there are "
+        f"--calibration {place}: has no calibration of the model {name!r}; there are "
         f"{', '.join(there) or 'none'}; scoring writes one for each model that was evaluated"
     )

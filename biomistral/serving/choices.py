@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 from biomistral.advisory import ADVISORY
 from biomistral.benchmark.templates import WORDS, continuations_of, form_of
 from biomistral.errors import BiomistralError
-from biomistral.languages import LANGUAGES, language_of
+from biomistral.languages import language_of
 from biomistral.models.scoring import score_requests
 from biomistral.records import LETTERS, Question, Request
 from biomistral.serving import replies
-from biomistral.serving.calibrating import calibrated, probabilities
+from biomistral.serving.calibrating import probabilities
 from biomistral.serving.failures import Failure, bad_value
 
 if TYPE_CHECKING:
-    from biomistral.evaluation.calibration import SavedFit
+    from biomistral.models.calibrations import SavedFit
     from biomistral.serving.requests import ChoicesBody
     from biomistral.serving.service import Service
 
@@ -36,7 +36,7 @@ async def weigh(service: Service, body: ChoicesBody) -> dict[str, Any]:
     logprobs = scored.logprobs[0]
     plain = probabilities(logprobs)
     method = body.calibration or "temperature"
-    better = calibrated(logprobs, fit, method) if fit and method != "none" else None
+    better = fit.probabilities(logprobs, method) if fit and method != "none" else None
     answer = max(range(len(plain)), key=plain.__getitem__)
     return {
         **replies.head("choices", "choices", service.model.name).body([]),
@@ -88,8 +88,9 @@ def _fit(service: Service, body: ChoicesBody) -> SavedFit | None:
     fit = None
     if service.calibration and body.calibration != "none":
         fit = service.calibration.find(
+            task=body.task,
             group=body.group,
-            language=body.language.lower() if body.language.lower() in LANGUAGES else body.language,
+            language=body.language,
             scoring=body.scoring,
             shots=body.shots,
         )
@@ -107,8 +108,9 @@ def _why_not(service: Service, body: ChoicesBody) -> str | None:
     if service.calibration is None:
         return "not calibrated: the server has no calibration of this model (--calibration)"
     return (
-        f"not calibrated: there is no fit for {body.group}/{body.language}/{body.scoring} "
-        f"(group/language/scoring); there are {service.calibration.words()}"
+        f"not calibrated: there is no fit for {body.task or body.group}/{body.language}/"
+        f"{body.scoring} (tasks/language/scoring); there are fits for "
+        f"{service.calibration.words()}"
     )
 
 
@@ -125,6 +127,7 @@ def _told(fit: SavedFit | None, method: str) -> dict[str, Any] | None:
         "method": method,
         **numbers,
         "group": fit.group,
+        "tasks": fit.tasks,
         "language": fit.language,
         "scoring": fit.scoring,
         "shots": fit.shots,

@@ -91,6 +91,17 @@ def too_slow(seconds: float, *, started: bool) -> Failure:
     )
 
 
+def stopping() -> Failure:
+    """A server that is on its way out."""
+    return Failure(
+        503,
+        "the server is being stopped",
+        kind="server_error",
+        code="stopping",
+        headers={"Retry-After": "30"},
+    )
+
+
 def broken() -> Failure:
     """A bug of ours; what it was stands in the server's log and not in the answer."""
     return Failure(500, "the server failed at this request; its log says why", kind="server_error")

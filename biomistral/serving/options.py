@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from biomistral.errors import InputError, did_you_mean
 
 Backend = Literal["own", "vllm", "llama.cpp"]
+Precision = Literal["bfloat16", "float32"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
 LOCAL_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
 _LEAST_KEY_CHARACTERS = 8
@@ -25,7 +26,7 @@ class ServeOptions:
     ui: bool = False
     name: str | None = None  # by which clients call the model; default: its folder's
     revision: str | None = None
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Precision = "bfloat16"
     max_batch: int = 8  # sequences that generate at the same time
     queue: int = 256  # sequences that may wait besides
     timeout_seconds: float = 600.0  # for one request, waiting included
@@ -37,6 +38,10 @@ class ServeOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise InputError(f"--port {self.port}: is no port; allowed are 0 (any free) to 65535")
+        if self.precision not in get_args(Precision):
+            raise InputError(
+                f"--precision {self.precision!r}: is none; allowed are bfloat16 and float32"
+            )
         for flag, value, least in (
             ("--max-batch", self.max_batch, 1),
             ("--queue", self.queue, 0),

@@ -15,7 +15,7 @@ from biomistral.benchmark.questions import QUESTIONS, TASK_TABLE
 from biomistral.errors import BiomistralError, InputError, did_you_mean
 from biomistral.languages import LANGUAGES
 from biomistral.recipe.settings import EvaluateSettings
-from biomistral.records import Question, Task, read_records
+from biomistral.records import Question, Scoring, Task, read_records
 from biomistral.serving.failures import bad_value
 
 _PREVIEW_CHARACTERS = 90
@@ -65,14 +65,21 @@ class Panel:
             ],
         }
 
-    def question(self, task: str, language: str, number: int, shots: int) -> dict[str, Any]:
+    def question(
+        self, task: str, language: str, number: int, shots: int, scoring: Scoring
+    ) -> dict[str, Any]:
         """One question (from 1), as a model is to see it; raises ``Failure``."""
         questions = self._questions(task, language)
         if not 1 <= number <= len(questions):
             raise bad_value(f"number: is {number}; allowed are 1 to {len(questions)}", "number")
         asked = questions[number - 1]
         settings = EvaluateSettings(
-            models=["served"], tasks=[task], languages=[language], shots=shots, seeds=[1]
+            models=["served"],
+            tasks=[task],
+            languages=[language],
+            shots=shots,
+            seeds=[1],
+            scoring=[scoring],
         )
         try:
             (request,) = build_requests([asked, *self.examples.get(task, ())], settings)

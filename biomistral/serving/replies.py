@@ -145,5 +145,5 @@ def _table(texts: TokenTexts, token: Token, num_tops: int) -> dict[str, float] |
 
 
 def _shown(texts: TokenTexts, token: int, logprob: float | None) -> dict[str, Any]:
-    raw = texts.bytes(token)
+    raw = texts.raw(token)
     return {"token": text_of(raw), "logprob": logprob, "bytes": list(raw)}

@@ -10,9 +10,18 @@ Knows nothing about tokens or models.
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from biomistral.models.sampling import Sampling
 from biomistral.records import LETTERS
@@ -27,6 +36,17 @@ Ids = Annotated[list[TokenId], Field(min_length=1)]
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _characters(cls, value: Any) -> Any:
+        """JSON can write halves of characters, which no text has and no tokenizer takes."""
+        try:
+            json.dumps(value, ensure_ascii=False, default=str).encode()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start]
+            raise ValueError(f"the body has half a character ({half!a}) in a text") from None
+        return value
 
 
 class StreamOptions(_Body):
@@ -117,12 +137,26 @@ class _Sampled(_Body):
 class CompletionBody(_Sampled):
     """``POST /v1/completions``."""
 
-    prompt: str | Ids | Annotated[list[str] | list[Ids], Field(min_length=1)]
+    prompt: str | Ids | list[str] | list[Ids]
     max_tokens: int | None = Field(16, ge=0)
     logprobs: int | None = Field(None, ge=0, le=MOST_TOPS)
     echo: bool = False
     best_of: int | None = None
     suffix: str | None = None
+
+    @field_validator("prompt", mode="wrap")
+    @classmethod
+    def _prompt(cls, value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            found = read(value)
+        except ValidationError:
+            found = None
+        if not found and found != "":
+            raise ValueError(
+                "wanted is a text, a list of texts, a list of token ids (0 or more), or a list of "
+                "such lists, none of them empty"
+            )
+        return found
 
     @field_validator("suffix")
     @classmethod
@@ -147,8 +181,8 @@ class CompletionBody(_Sampled):
         if isinstance(self.prompt, str):
             return [self.prompt]
         if isinstance(self.prompt[0], int):
-            return [[int(token) for token in self.prompt]]  # type: ignore[arg-type]
-        return list(self.prompt)  # type: ignore[arg-type]
+            return [[int(token) for token in self.prompt]]
+        return list(self.prompt)
 
 
 class TextPart(_Body):
@@ -214,7 +248,8 @@ class ChoicesBody(_Body):
     options: list[str] = Field(min_length=2, max_length=len(LETTERS))
     scoring: Literal["letter", "cloze"] = "letter"
     language: str = "en"
-    group: str = "medical"  # of tasks, for which calibration was fitted
+    task: str | None = None  # for which calibration was fitted; default: any of the group
+    group: str = "medical"  # of tasks
     shots: int = Field(0, ge=0)  # worked examples in the prompt, for the calibration
     calibration: Literal["temperature", "platt", "none"] | None = None
 

@@ -40,7 +40,9 @@ def serve(model: str, options: ServeOptions, tell: Tell = lambda _: None) -> Non
     import uvicorn
 
     name = options.name or served_name(model)
-    calibration = find_calibration(model, name, options)
+    from biomistral.serving.calibrating import open_calibration
+
+    calibration = open_calibration(model, name, options.calibration)
     panel = None
     if options.questions:
         from biomistral.serving.panel import open_panel
@@ -99,14 +101,6 @@ def open_model(place: str, name: str, options: ServeOptions) -> Model:
             "max_batch": options.max_batch,
         },
     )
-
-
-def find_calibration(model: str, name: str, options: ServeOptions) -> Calibration | None:
-    """The calibration that is named, or that of the run which made the model."""
-    from biomistral.serving.calibrating import of_run, open_calibration
-
-    place = options.calibration or (of_run(Path(model), name) if Path(model).is_dir() else None)
-    return open_calibration(place, name) if place else None
 
 
 def news(

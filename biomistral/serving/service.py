@@ -20,7 +20,7 @@ from biomistral.advisory import ADVISORY
 from biomistral.errors import BiomistralError
 from biomistral.models.continuations import TextEncoder
 from biomistral.serving import replies
-from biomistral.serving.failures import Failure, bad_value, too_slow
+from biomistral.serving.failures import Failure, bad_value, stopping, too_slow
 from biomistral.serving.gate import Gate
 from biomistral.serving.tokens import TokenTexts
 
@@ -142,6 +142,7 @@ class Service:
         async with self.gate.slot():
             started.add(index)
             try:
+                self._check_running()
                 job = self.model.engine.submit(ids, sampling)
             except Exception as error:  # noqa: BLE001 - raised again where the request is
                 arrived.put_nowait((index, error))
@@ -171,6 +172,10 @@ class Service:
                 raise too_slow(self.timeout_seconds, started=started) from None
             except BiomistralError as error:
                 raise bad_value(str(error)) from error
+
+    def _check_running(self) -> None:
+        if not self.model.engine.is_running:
+            raise stopping()
 
     # --- what is known -----------------------------------------------------------------------------
 

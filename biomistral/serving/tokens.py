@@ -35,7 +35,7 @@ class TokenTexts:
         """Whether a token stands for no text, such as ``</s>``."""
         return token in self._control
 
-    def bytes(self, token: int) -> bytes:
+    def raw(self, token: int) -> bytes:
         """UTF-8 bytes of a token, those of its name if it is a control token."""
         return self._bytes(token)
 

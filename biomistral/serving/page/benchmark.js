@@ -8,6 +8,7 @@ const MOST_LISTED = 500;
 let model = null;
 let listing = null;
 let question = null; // as it is shown
+let underWay = 0; // actions that wait for the server
 let newest = 0; // of the requests under way: answers of older ones come too late
 
 // Ask which tasks there are; false if the server has no questions.
@@ -23,20 +24,28 @@ export async function startBenchmark(facts) {
   byId("task").addEventListener("change", () => guarded(pickTask));
   byId("language").addEventListener("change", () => guarded(pickLanguage));
   byId("shots").addEventListener("change", () => guarded(pickQuestion));
+  byId("scoring").addEventListener("change", () => guarded(pickQuestion));
   byId("number").addEventListener("change", () => guarded(pickQuestion));
   byId("previous").addEventListener("click", () => guarded(() => move(-1)));
   byId("next").addEventListener("click", () => guarded(() => move(1)));
   byId("pick").addEventListener("submit", (event) => { event.preventDefault(); guarded(weigh); });
+  byId("scoring").value = listing.scoring;
   await pickTask();
   return true;
 }
 
+// Run what a control asks for; meanwhile nothing is asked of the model.
 async function guarded(action) {
+  underWay += 1;
+  byId("weigh").disabled = true;
   try {
     showTrouble("");
     await action();
   } catch (error) {
     showTrouble(error.message);
+  } finally {
+    underWay -= 1;
+    byId("weigh").disabled = underWay > 0;
   }
 }
 
@@ -50,7 +59,9 @@ function fill(id, pairs) {
 async function pickTask() {
   const task = listing.tasks.find((each) => each.name === byId("task").value);
   fill("language", task.languages.map(({ code }) => [code, listing.languages[code].name]));
+  const isFirst = byId("shots").options.length === 0;
   fill("shots", [...Array(task.most_shots + 1).keys()].map((n) => [n, n === 0 ? "none" : n]));
+  if (isFirst) byId("shots").value = Math.min(listing.shots, task.most_shots);
   await pickLanguage();
 }
 
@@ -76,7 +87,7 @@ async function pickQuestion() {
   const mine = ++newest;
   const query = new URLSearchParams({
     task: byId("task").value, language: byId("language").value,
-    number: byId("number").value, shots: byId("shots").value,
+    number: byId("number").value, shots: byId("shots").value, scoring: byId("scoring").value,
   });
   const found = await get(`panel/question?${query}`);
   if (mine !== newest) return;
@@ -100,12 +111,11 @@ async function weigh() {
   if (!question) return;
   const mine = ++newest;
   const asked = question;
-  byId("weigh").disabled = true;
   byId("verdict").textContent = "The model reads…";
   try {
     const reply = await post("v1/choices", {
       model: model.id, prompt: asked.prompt, options: asked.options, scoring: asked.scoring,
-      language: asked.language, group: asked.group, shots: asked.shots,
+      language: asked.language, task: asked.task, group: asked.group, shots: asked.shots,
     });
     if (mine !== newest) return;
     showChoices(reply);
@@ -118,8 +128,6 @@ async function weigh() {
   } catch (error) {
     byId("verdict").textContent = "";
     throw error;
-  } finally {
-    byId("weigh").disabled = false;
   }
 }
 
@@ -136,15 +144,18 @@ function showChoices(reply) {
     bar.style.setProperty("--share", `${100 * shown}%`);
     bar.style.setProperty("--raw", `${100 * raw}%`);
     const notes = make("span", { className: "notes" },
-      index === question.gold ? make("span", { className: "gold", textContent: "✓ Right answer", lang: "en" }) : null,
-      index === reply.answer ? make("span", { textContent: "Answer of the model", lang: "en" }) : null,
-      calibrated === null ? null
-        : make("span", { textContent: `uncalibrated ${percent(raw)}`, lang: "en" }));
+      index === question.gold ? note("✓ Right answer", "gold") : null,
+      index === reply.answer ? note("Answer of the model") : null,
+      calibrated === null ? null : note(`uncalibrated ${percent(raw)}`));
     if (index === question.gold) item.classList.add("right");
     item.append(make("span", { className: "number", textContent: percent(shown), dir: "ltr" }), bar, notes);
     return item;
   }));
 }
+
+// A remark in English, whatever the language of the question around it.
+const note = (text, className = "") =>
+  make("span", { className, textContent: text, lang: "en", dir: "ltr" });
 
 function explain(reply) {
   const fit = reply.calibration;

@@ -91,7 +91,6 @@ async function receive(path, request, answer) {
   running = new AbortController();
   setBusy(true);
   answer.item.classList.add("busy");
-  const begun = performance.now();
   let text = "", first = null, used = null, finish = null;
   try {
     for await (const event of stream(path, request, running.signal)) {
@@ -101,8 +100,10 @@ async function receive(path, request, answer) {
       first ??= performance.now();
       const part = choice.delta?.content ?? choice.text ?? "";
       finish = choice.finish_reason ?? finish;
-      text += part;
-      append(answer.said, part);
+      // Answers in a chat often begin with the blank that parts them from the template.
+      const shown = text || !model.chat ? part : part.trimStart();
+      text += shown;
+      append(answer.said, shown);
     }
   } catch (error) {
     if (error.name === "AbortError") finish = "stopped";
@@ -112,7 +113,7 @@ async function receive(path, request, answer) {
     setBusy(false);
     answer.item.classList.remove("busy");
   }
-  cost(answer.item, { begun, first, used, finish });
+  cost(answer.item, { first, used, finish });
   byId("status").textContent = finish === "stopped" ? "Answer stopped." : `Answer: ${text}`;
   byId("text").focus();
   return text;
@@ -139,12 +140,14 @@ function append(line, text) {
   if (isAtEnd) list.scrollTop = list.scrollHeight; // whoever scrolled up reads there
 }
 
-function cost(item, { begun, first, used, finish }) {
+function cost(item, { first, used, finish }) {
   const parts = [];
   if (used) {
-    const seconds = (performance.now() - (first ?? begun)) / 1000;
-    const rate = used.completion_tokens / Math.max(seconds, 0.001);
-    parts.push(`${used.completion_tokens} tokens, ${rate.toFixed(rate < 10 ? 1 : 0)} a second`);
+    const seconds = (performance.now() - first) / 1000;
+    const rate = (used.completion_tokens - 1) / seconds;
+    const isMeasured = used.completion_tokens >= 10 && seconds > 0;
+    parts.push(`${used.completion_tokens} tokens`
+      + (isMeasured ? `, ${rate.toFixed(rate < 10 ? 1 : 0)} a second` : ""));
   }
   if (finish === "length") parts.push("cut off: longest answer reached");
   if (finish === "stopped") parts.push("stopped");

@@ -8,7 +8,6 @@ import { byId, make, showTrouble } from "./dom.js";
 function showFacts(model) {
   document.title = `${model.id} · biomistral`;
   byId("model-name").textContent = model.id;
-  byId("advisory-text").textContent = model.advisory;
   const millions = model.parameters / 1e6;
   const facts = {
     Size: millions >= 1000 ? `${(millions / 1000).toFixed(1)} billion` : `${millions.toFixed(1)} million`,

@@ -1,0 +1,294 @@
+"""A small trained model, a server that really listens, and a browser driven through a pipe."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TEXT = "The fever of the river valley is treated with bark and rest, never with cold water alone."
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
+    "[INST] {{ message['content'] }} [/INST]{% elif message['role'] == 'assistant' %}"
+    " {{ message['content'] }}{{ eos_token }}{% else %}{{ message['content'] }}\n{% endif %}"
+    "{% endfor %}"
+)
+
+
+@pytest.fixture(scope="session")
+def trained_model(make_model, tokenizer, tmp_path_factory) -> Path:
+    """Folder of a tiny model that has learnt one sentence, with a chat template."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("trained") / "valley"
+    shutil.copytree(make_model(0), folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    texts = [TEXT, f"[INST] fever? [/INST] {TEXT}"]
+    rows = [torch.tensor([[*tokenizer(text)["input_ids"], 2]]) for text in texts]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    model.train()
+    for step in range(80):
+        row = rows[step % 2]
+        model(row, labels=row).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
+    template = json.loads((folder / "tokenizer_config.json").read_text())
+    template["chat_template"] = TEMPLATE
+    (folder / "tokenizer_config.json").write_text(json.dumps(template))
+    return folder
+
+
+class Client:
+    """Requests to one server, with the body of every answer, refusals included."""
+
+    def __init__(self, base: str, key: str | None = None) -> None:
+        self.base, self.key = base, key
+
+    def send(self, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.base + path, data)
+        request.add_header("Content-Type", "application/json")
+        if self.key:
+            request.add_header("Authorization", f"Bearer {self.key}")
+        for name, value in headers.items():
+            request.add_header(name, value)
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                return answer.status, dict(answer.headers), answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, dict(error.headers), error.read()
+
+    def post(self, path: str, body: Any, **headers: str) -> tuple[int, Any]:
+        status, _, answer = self.send(path, body, **headers)
+        return status, json.loads(answer)
+
+    def get(self, path: str) -> tuple[int, Any]:
+        status, _, answer = self.send(path)
+        return status, json.loads(answer)
+
+    def refused(self, path: str, body: Any, **headers: str) -> tuple[int, dict[str, Any]]:
+        """Status and error of a request that must not succeed."""
+        status, answer = self.post(path, body, **headers)
+        assert status >= 400, answer
+        return status, answer["error"]
+
+    def stats(self) -> dict[str, float]:
+        lines = self.send("/metrics")[2].decode().splitlines()
+        pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name.removeprefix("biomistral_"): float(value) for name, value in pairs}
+
+
+@pytest.fixture(scope="session")
+def start_server():
+    """Return a context manager: a model (made by ``open_model``) and options -> a ``Client``."""
+    import uvicorn
+
+    from biomistral.models.generating import Engine
+    from biomistral.serving.options import ServeOptions
+    from biomistral.serving.running import Lifespan, listening
+
+    @contextlib.contextmanager
+    def start(model, calibration=None, panel=None, **settings):
+        options = ServeOptions(port=0, **settings)
+        # Each server stops its engine when it ends, so each has one of its own.
+        engine = Engine(model.engine._model, model.tokenizer, max_batch=options.max_batch)
+        model = dataclasses.replace(model, engine=engine)
+        with listening(options) as socket:
+            app = Lifespan(model, options, calibration, panel)
+            config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)
+            server = uvicorn.Server(config)
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
+            thread.start()
+            while not server.started:
+                assert thread.is_alive(), "the server did not start"
+                time.sleep(0.01)
+            try:
+                yield Client(f"http://127.0.0.1:{socket.getsockname()[1]}", options.api_key)
+            finally:
+                server.should_exit = True
+                thread.join(30)
+                assert not thread.is_alive()
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def opened(trained_model):
+    """The trained model with its engine, in float32."""
+    from biomistral.serving.options import ServeOptions
+    from biomistral.serving.running import open_model
+
+    return open_model(str(trained_model), "valley", ServeOptions(precision="float32", max_batch=4))
+
+
+@pytest.fixture(scope="module")
+def client(start_server, opened):
+    """A server of the trained model without any option."""
+    with start_server(opened, max_batch=4) as found:
+        yield found
+
+
+# --- another process ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_serve():
+    """Return a function: arguments -> a process of ``biomistral serve`` and the lines it prints."""
+    processes = []
+
+    def run(*words: str, **environment: str):
+        command = [sys.executable, "-u", "-m", "biomistral", "serve", *words]
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **environment},
+        )
+        processes.append(process)
+        return process
+
+    yield run
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+# --- a browser ------------------------------------------------------------------------------------
+
+
+class Browser:
+    """Headless Chromium, spoken to in its own protocol over a pipe (no driver, no port)."""
+
+    def __init__(self, program: str) -> None:
+        self._folder = tempfile.mkdtemp(prefix="browser-")
+        to_browser, self._write = os.pipe()
+        self._read, from_browser = os.pipe()
+        self._process = subprocess.Popen(
+            ["bash", "-c", f'exec 3<&{to_browser} 4>&{from_browser}; exec "$@"', "-"]
+            + [program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
+            + ["--no-first-run", "--disable-background-networking", "--disable-component-update"]
+            + ["--disable-sync", "--remote-debugging-pipe", f"--user-data-dir={self._folder}"],
+            pass_fds=(to_browser, from_browser),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(to_browser)
+        os.close(from_browser)
+        self._rest = b""
+        self._number = 0
+        self._session: str | None = None
+        target = self.send("Target.createTarget", url="about:blank")["targetId"]
+        attached = self.send("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = attached["sessionId"]
+        self.complaints: list[str] = []  # of the page's console
+        for domain in ("Page", "Runtime", "Log"):
+            self.send(f"{domain}.enable")
+
+    def send(self, method: str, **params: Any) -> dict[str, Any]:
+        self._number += 1
+        message: dict[str, Any] = {"id": self._number, "method": method, "params": params}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._write, json.dumps(message).encode() + b"\0")
+        while True:
+            found = self._receive()
+            if found.get("id") == self._number:
+                assert "error" not in found, found
+                return found["result"]
+            self._note(found)
+
+    def _receive(self) -> dict[str, Any]:
+        while b"\0" not in self._rest:
+            part = os.read(self._read, 1 << 20)
+            assert part, "the browser has gone"
+            self._rest += part
+        message, self._rest = self._rest.split(b"\0", 1)
+        return json.loads(message)
+
+    def _note(self, event: dict[str, Any]) -> None:
+        if event.get("method") == "Log.entryAdded":
+            entry = event["params"]["entry"]
+            if entry["level"] == "error":
+                self.complaints.append(f"{entry['text']} {entry.get('url', '')}")
+        if event.get("method") == "Runtime.exceptionThrown":
+            self.complaints.append(str(event["params"]["exceptionDetails"]))
+
+    def open(self, address: str, width: int = 1200, height: int = 900, *, dark: bool = False) -> None:
+        self.complaints.clear()
+        self.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width, height=height, deviceScaleFactor=1, mobile=width < 600,
+        )  # fmt: skip
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.send("Emulation.setEmulatedMedia", features=[scheme])
+        self.send("Page.navigate", url="about:blank")
+        self.send("Page.navigate", url=address)
+
+    def run(self, code: str) -> Any:
+        """Value of an expression in the page; a promise is waited for."""
+        found = self.send(
+            "Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True
+        )
+        assert "exceptionDetails" not in found, found["exceptionDetails"]
+        return found["result"].get("value")
+
+    def wait(self, code: str, seconds: float = 60) -> None:
+        """Wait until an expression is true."""
+        end = time.monotonic() + seconds
+        # The page may not be there yet: then a place in it is null.
+        while not self.run(f"(() => {{ try {{ return !!({code}) }} catch {{}} }})()"):
+            assert time.monotonic() < end, f"never came true: {code}\n{self.complaints}"
+            time.sleep(0.05)
+
+    def type(self, text: str) -> None:
+        self.send("Input.insertText", text=text)
+
+    def press(self, key: str) -> None:
+        codes = {"Enter": 13, "Tab": 9, "Escape": 27, "ArrowRight": 39, "ArrowLeft": 37}
+        text = {"text": "\r"} if key == "Enter" else {}
+        common = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key]}
+        self.send("Input.dispatchKeyEvent", type="keyDown", **common, **text)
+        self.send("Input.dispatchKeyEvent", type="keyUp", **common)
+
+    def shoot(self, path: Path) -> None:
+        image = self.send("Page.captureScreenshot", format="png")["data"]
+        path.write_bytes(base64.b64decode(image))
+
+    def close(self) -> None:
+        os.close(self._write)
+        os.close(self._read)
+        self._process.kill()
+        self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium; skips where there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip(f"no browser: none of {', '.join(names)} is installed")
+    found = Browser(program)
+    yield found
+    found.close()
