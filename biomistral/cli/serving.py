@@ -42,8 +42,12 @@ def serve(
     revision: Annotated[str | None, typer.Option(help="Of a model on the hub.")] = None,
     precision: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
     max_batch: Annotated[int, typer.Option(help="Answers that are generated together.")] = 8,
-    queue: Annotated[int, typer.Option(help="Answers that may wait; more are sent away (429).")] = 256,
-    timeout: Annotated[float, typer.Option(help="Seconds for one request, waiting included.")] = 600,
+    queue: Annotated[
+        int, typer.Option(help="Answers that may wait; more are sent away (429).")
+    ] = 256,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds for one request, waiting included.")
+    ] = 600,
     stop_seconds: Annotated[
         float, typer.Option(help="That running requests get when the server is stopped.")
     ] = 30,

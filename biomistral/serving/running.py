@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from biomistral.serving.service import Model
 
 Tell = Callable[[str], None]
+_BACKLOG = 2048  # connections that are not accepted yet
 _KEEP_ALIVE_SECONDS = 65  # longer than that of common proxies, which then never meet a closed one
 _LOG = logging.getLogger("biomistral.serving")
 
@@ -59,9 +60,10 @@ def serve(model: str, options: ServeOptions, tell: Tell = lambda _: None) -> Non
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=max(1, round(options.stop_seconds)),
             limit_concurrency=None,
-            backlog=2048,
+            backlog=_BACKLOG,
         )
         server = uvicorn.Server(config)
+        socket.listen(_BACKLOG)  # so that what is said below is true when it is said
         host, port = socket.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         for line in news(opened, calibration, f"http://{shown}:{port}", options):

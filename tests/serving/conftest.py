@@ -61,7 +61,9 @@ class Client:
     def __init__(self, base: str, key: str | None = None) -> None:
         self.base, self.key = base, key
 
-    def send(self, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    def send(
+        self, path: str, body: Any = None, **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.base + path, data)
         request.add_header("Content-Type", "application/json")
@@ -176,6 +178,12 @@ def run_serve():
 # --- a browser ------------------------------------------------------------------------------------
 
 
+SWITCHES = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
 class Browser:
     """Headless Chromium, spoken to in its own protocol over a pipe (no driver, no port)."""
 
@@ -183,11 +191,9 @@ class Browser:
         self._folder = tempfile.mkdtemp(prefix="browser-")
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
+        words = [program, f"--user-data-dir={self._folder}", "--remote-debugging-pipe", *SWITCHES]
         self._process = subprocess.Popen(
-            ["bash", "-c", f'exec 3<&{to_browser} 4>&{from_browser}; exec "$@"', "-"]
-            + [program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
-            + ["--no-first-run", "--disable-background-networking", "--disable-component-update"]
-            + ["--disable-sync", "--remote-debugging-pipe", f"--user-data-dir={self._folder}"],
+            ["bash", "-c", f'exec 3<&{to_browser} 4>&{from_browser}; exec "$@"', "-", *words],
             pass_fds=(to_browser, from_browser),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -233,7 +239,9 @@ class Browser:
         if event.get("method") == "Runtime.exceptionThrown":
             self.complaints.append(str(event["params"]["exceptionDetails"]))
 
-    def open(self, address: str, width: int = 1200, height: int = 900, *, dark: bool = False) -> None:
+    def open(
+        self, address: str, width: int = 1200, height: int = 900, *, dark: bool = False
+    ) -> None:
         self.complaints.clear()
         self.send(
             "Emulation.setDeviceMetricsOverride",

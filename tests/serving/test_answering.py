@@ -119,7 +119,13 @@ def test_log_probabilities_are_those_of_a_forward_pass(client, plain, tokenizer)
 @pytest.mark.parametrize("max_tokens", [0, 1, 3])
 def test_echo_reads_the_prompt_back(client, plain, tokenizer, max_tokens) -> None:
     prompt = "The fever — of the valley; 河谷."
-    body = {"prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "logprobs": 1, "echo": True}
+    body = {
+        "prompt": prompt,
+        "max_tokens": max_tokens,
+        "temperature": 0,
+        "logprobs": 1,
+        "echo": True,
+    }
     body["ignore_eos"] = True
     status, reply = client.post(COMPLETE, body)
     assert status == 200
@@ -170,7 +176,9 @@ def test_chat_log_probabilities_have_bytes(client) -> None:
     (choice,) = client.post(CHAT, {**body, "logprobs": True, "top_logprobs": 2})[1]["choices"]
     content = choice["logprobs"]["content"]
     assert len(content) == 4
-    assert b"".join(bytes(each["bytes"]) for each in content).decode() == choice["message"]["content"]
+    assert (
+        b"".join(bytes(each["bytes"]) for each in content).decode() == choice["message"]["content"]
+    )
     for each in content:
         assert each["logprob"] == max(top["logprob"] for top in each["top_logprobs"])
         assert math.isfinite(each["logprob"])

@@ -22,7 +22,9 @@ def test_a_histogram_counts_up_to_each_bound() -> None:
     metrics.histogram("wait_seconds", "Waiting.")
     for seconds in (0.01, 0.2, 0.2, 1000):
         metrics.observe("wait_seconds", seconds)
-    lines = dict(line.rsplit(" ", 1) for line in metrics.text({}, {}).splitlines() if line[0] != "#")
+    lines = dict(
+        line.rsplit(" ", 1) for line in metrics.text({}, {}).splitlines() if line[0] != "#"
+    )
     assert lines['biomistral_wait_seconds_bucket{le="0.01"}'] == "1"  # bounds are inclusive
     assert lines['biomistral_wait_seconds_bucket{le="0.25"}'] == "3"
     assert lines['biomistral_wait_seconds_bucket{le="600.0"}'] == "3"

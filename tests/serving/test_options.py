@@ -21,7 +21,9 @@ def test_elsewhere_a_key_is_needed(host) -> None:
     assert ServeOptions(host=host, api_key=KEY).api_key == KEY
 
 
-@pytest.mark.parametrize("key", ["", "short", "with a blank in it", "schlüssel-lang", "tab\tin-it-12"])
+@pytest.mark.parametrize(
+    "key", ["", "short", "with a blank in it", "schlüssel-lang", "tab\tin-it-12"]
+)
 def test_a_key_that_cannot_be_sent_or_is_guessed_is_refused(key) -> None:
     with pytest.raises(InputError, match="openssl rand"):
         ServeOptions(api_key=key)

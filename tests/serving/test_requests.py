@@ -67,7 +67,13 @@ def test_what_cannot_be_done_is_refused(change, words) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"user": "me"}, {"metadata": {"a": "b"}}, {"best_of": 1}, {"presence_penalty": 0}, {"stop": "x"}],
+    [
+        {"user": "me"},
+        {"metadata": {"a": "b"}},
+        {"best_of": 1},
+        {"presence_penalty": 0},
+        {"stop": "x"},
+    ],
 )
 def test_what_says_nothing_about_the_answer_is_taken(change) -> None:
     assert CompletionBody(prompt="x", **change)

@@ -29,9 +29,7 @@ def _idle(client, seconds: float = 20) -> dict[str, float]:
 def _begin(client, body) -> http.client.HTTPConnection:
     """Send a request and do not wait for its answer."""
     connection = http.client.HTTPConnection(client.base.removeprefix("http://"), timeout=30)
-    connection.request(
-        "POST", COMPLETE, json.dumps(body), {"Content-Type": "application/json"}
-    )
+    connection.request("POST", COMPLETE, json.dumps(body), {"Content-Type": "application/json"})
     return connection
 
 
