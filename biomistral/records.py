@@ -27,6 +27,10 @@ LETTERS = "ABCDEFGHIJKLM"  # thirteen: no published question has more choices (T
 UNSAID = -10_000.0
 
 
+# Around a control token in a prompt; noncharacters, which no text has (models/control_tokens.py).
+MARKS = ("\ufdd0", "\ufdd1")
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """One multiple-choice question. ``gold`` is an index into ``choices``, never a letter."""
@@ -44,6 +48,8 @@ class Question:
 
     def __post_init__(self) -> None:
         where = f"question {self.id!r} of {self.task} ({self.language}, {self.split})"
+        if any(mark in text for text in (self.stem, self.context, *self.choices) for mark in MARKS):
+            raise InputError(f"{where}: holds U+FDD0 or U+FDD1, which are no characters of a text")
         if not self.stem.strip():
             raise InputError(f"{where}: the stem is empty")
         if not 2 <= len(self.choices) <= len(LETTERS):

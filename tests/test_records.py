@@ -150,3 +150,11 @@ def test_what_is_no_log_probability_is_refused(value: float) -> None:
 
 def test_rounding_may_put_a_certain_answer_a_hair_above_zero() -> None:
     assert _prediction(1e-6, -20.0).logprobs[0] == 1e-6
+
+
+@pytest.mark.parametrize("field", ["stem", "context", "choices"])
+def test_a_question_cannot_hold_what_marks_control_tokens(field):
+    values = {"stem": "Why?", "context": "", "choices": ("a", "b")}
+    values[field] = ("a", "\ufdd0</s>\ufdd1") if field == "choices" else "\ufdd0</s>\ufdd1"
+    with pytest.raises(InputError, match=r"holds U\+FDD0 or U\+FDD1"):
+        Question("q", "t", "en", "test", gold=0, **values)

@@ -12,6 +12,7 @@ from biomistral.benchmark.prompts import build_requests
 from biomistral.benchmark.questions import questions_of
 from biomistral.benchmark.templates import Render
 from biomistral.errors import InputError
+from biomistral.models.control_tokens import without_marks
 from biomistral.recipe.settings import BenchmarkSettings, EvaluateSettings
 from biomistral.records import LETTERS, Question, Request
 
@@ -77,4 +78,11 @@ def _text(request: Request, question: Question) -> str:
             zip(request.continuations, question.choices, marks, strict=True)
         )
     ]
-    return "\n".join([f"--- {title}", f"{request.prompt}|", "--- what is scored behind |", *scored])
+    return "\n".join(
+        [
+            f"--- {title}",
+            f"{without_marks(request.prompt)}|",
+            "--- what is scored behind |",
+            *scored,
+        ]
+    )

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ import yaml
 from biomistral import artifacts
 from biomistral.errors import InputError
 from biomistral.evaluation.units import cut
+from biomistral.models.control_tokens import without_marks
 from biomistral.records import Request
 
 TAG = "biomistral"
@@ -54,7 +56,9 @@ def export_tasks(requests: Sequence[Request], folder: Path) -> list[str]:
     names = []
     folder.mkdir(parents=True, exist_ok=True)
     (folder / LOADER).write_text(_LOADER_CODE, encoding="utf-8")
-    for unit in cut(requests, {}):
+    # The harness reads the characters of control tokens as these tokens.
+    bare = [replace(request, prompt=without_marks(request.prompt)) for request in requests]
+    for unit in cut(bare, {}):
         first = unit.requests[0]
         if first.scoring not in _METRICS:
             raise InputError(

@@ -15,7 +15,8 @@ probabilities of the tails stay comparable: each is that of the same few last ch
 prompt and then the continuation.
 
 Text is text: a question that quotes ``</s>`` gets the tokens of those four characters, never the
-control token. The only control tokens are those that the tokenizer puts in front by itself.
+control token. The only control tokens are those that the tokenizer puts in front by itself, and
+those that a chat template means (``control_tokens``).
 
 Knows nothing about models, batches or what the probabilities are for.
 """
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from biomistral.errors import ModelError
+from biomistral.models.control_tokens import ControlEncoder, is_marked, without_marks
 from biomistral.records import Request
 
 _NEWLINES = ("\n", "Ċ")  # as text, and as byte-level tokenizers (GPT-2) write the byte
@@ -91,6 +93,7 @@ class TextEncoder:
         # behind a line break it gets none.
         self._break_at_start = self._plain(["\n"])[0]
         self._break_inside = self._plain(["x\n"])[0][len(self._plain(["x"])[0]) :]
+        self._control = ControlEncoder(tokenizer, self._plain)
         self._by_line = bool(self._break_at_start) and not any(
             newline in token[1:] for token in tokenizer.get_vocab() for newline in _NEWLINES
         )
@@ -99,6 +102,11 @@ class TextEncoder:
         """Return the token ids of each text."""
         if not texts:
             return []
+        marked = [text for text in texts if is_marked(text)]
+        if marked:
+            of_marked = iter(self._control.encode(marked))
+            of_others = iter(self.encode([text for text in texts if not is_marked(text)]))
+            return [next(of_marked if is_marked(text) else of_others) for text in texts]
         if self._by_line:
             encoded = self._encode_by_line(texts)
             trial = [self._opening + ids for ids in self._plain([texts[0], texts[-1]])]
@@ -189,7 +197,7 @@ def _split(
     where = f"question {request.question_id!r} of {request.task} ({request.language})"
     if shared == 0:
         raise ModelError(
-            f"{where}: its prompt {request.prompt[:40]!r} shares no token with prompt and "
+            f"{where}: its prompt {without_marks(request.prompt[:40])!r} shares no token with prompt and "
             "continuation together, so there is nothing to continue; the tokenizer must put an "
             "opening token in front, or the prompt must be longer"
         )

@@ -16,6 +16,7 @@ from biomistral.errors import InputError
 from biomistral.evaluation import predict
 from biomistral.evaluation.lm_eval import LOADER, export_tasks
 from biomistral.evaluation.lm_eval_samples import Names, import_samples
+from biomistral.models.control_tokens import mark
 from biomistral.recipe.settings import EvaluateSettings
 from biomistral.records import Prediction, Request, read_records
 
@@ -104,6 +105,13 @@ def test_one_question_keeps_some_text_of_its_own(requests, tmp_path):
     task, [doc] = _read(tmp_path, export_tasks(requests[:1], tmp_path)[0])
     assert doc["prompt"] == "("
     assert task["description"] + doc["prompt"] == requests[0].prompt
+
+
+def test_control_tokens_of_a_chat_are_exported_as_their_characters(requests, tmp_path):
+    chat = [dataclasses.replace(r, prompt=mark("<|user|>") + r.prompt) for r in requests[:4]]
+    task, docs = _read(tmp_path, export_tasks(chat, tmp_path)[0])
+    found = [task["description"] + doc["prompt"] for doc in docs]
+    assert found == [f"<|user|>{request.prompt}" for request in requests[:4]]
 
 
 def test_the_published_rule_cannot_be_exported(requests, tmp_path):

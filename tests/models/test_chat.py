@@ -8,6 +8,7 @@ import pytest
 
 from biomistral.errors import ModelError
 from biomistral.models.chat import message_renderer
+from biomistral.models.control_tokens import mark
 from biomistral.models.loading import load_tokenizer
 
 TEMPLATE = (
@@ -39,13 +40,27 @@ def test_a_model_without_a_chat_template_is_refused(tiny_model):
 def test_a_template_that_fails_is_said(tiny_model, tmp_path):
     broken = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(ModelError, match=r"its chat template fails .roles must alternate"):
-        message_renderer(saved(tiny_model, tmp_path, broken))("x")
+        message_renderer(saved(tiny_model, tmp_path, broken))
 
 
-def test_a_template_of_control_tokens_is_refused(tiny_model, tmp_path):
+def test_control_tokens_of_the_template_are_marked_and_those_of_the_message_are_not(
+    tiny_model, tmp_path
+):
     render = message_renderer(saved(tiny_model, tmp_path, TEMPLATE + "{{ eos_token }}"))
-    with pytest.raises(ModelError, match=r"writes the control tokens \['</s>'\]"):
-        render("Which herb?")
+    bos, eos = mark("<s>"), mark("</s>")
+    assert render("What is </s>?") == f"{bos}[INST] What is </s>? [/INST]>{eos}"
+
+
+@pytest.mark.parametrize("change", ["| upper", "| replace('?', '!')", "* 2"])
+def test_a_template_that_changes_the_message_is_refused(tiny_model, tmp_path, change):
+    template = TEMPLATE.replace("m['content']", f"m['content'] {change}")
+    with pytest.raises(ModelError, match="changes the message that it is given, or repeats it"):
+        message_renderer(saved(tiny_model, tmp_path, template))("Which herb?")
+
+
+def test_blanks_that_a_template_cuts_are_no_change(tiny_model, tmp_path):
+    template = TEMPLATE.replace("m['content']", "m['content'] | trim")
+    assert message_renderer(saved(tiny_model, tmp_path, template))(" x ") == "[INST] x [/INST]>"
 
 
 def test_what_a_message_quotes_is_left_alone(tiny_model, tmp_path):
