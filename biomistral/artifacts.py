@@ -41,6 +41,7 @@ Kind = Literal[
     "adapter",
     "questions",
     "overlap",
+    "translations",
     "predictions",
     "scores",
     "report",

@@ -200,6 +200,43 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Translation:
+    """One question in another language, beside the original."""
+
+    question_id: str
+    task: str
+    language: str
+    split: Split
+    gold: int
+    state: Literal[
+        "translated", "failed", "accepted", "edited", "rejected"
+    ]  # the last three: people
+    attempts: int
+    faults: tuple[str, ...]  # of the last attempt
+    source_stem: str
+    source_choices: tuple[str, ...]
+    source_context: str
+    stem: str  # empty, as the rest, if nothing could be read
+    choices: tuple[str, ...]
+    context: str
+
+
+@dataclass(frozen=True, slots=True)
+class TranslationQuality:
+    """What can be measured of one translation."""
+
+    question_id: str
+    task: str
+    language: str
+    split: Split
+    length_ratio: float  # characters over those of the original
+    num_terms: int  # numbers, units, genes, drugs that are looked for
+    num_kept: int
+    back: str  # translated back, all parts, one a line; empty if nobody did
+    chrf: float | None  # of the back translation against the original, in [0, 100]
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """What a table needs to know of a task."""
 
@@ -221,6 +258,8 @@ Record = TypeVar(
     Comparison,
     Task,
     TaskOverlap,
+    Translation,
+    TranslationQuality,
 )
 
 

@@ -36,6 +36,7 @@ STEP_VERSIONS: Mapping[str, int] = {
     "questions": 2,
     "overlap": 1,
     "predict": 3,
+    "translate": 1,
     "ensemble": 3,
     "score": 3,
     "report": 3,

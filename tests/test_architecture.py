@@ -21,7 +21,8 @@ FLOORS = {
     **dict.fromkeys(("recipe", "advisory", "progress", "ngrams"), GROUND),
     "models": PLUMBING,
     **dict.fromkeys(("corpus", "training", "merging", "quantization"), ROOM),
-    **dict.fromkeys(("benchmark", "evaluation", "reporting", "miniature"), ROOM),
+    **dict.fromkeys(("benchmark", "translation", "evaluation", "reporting"), ROOM),
+    "miniature": ROOM,
     "pipeline": STAIRS,
     **dict.fromkeys(("cli", "serving"), DOOR),
 }

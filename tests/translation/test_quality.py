@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import sacrebleu
+
+from biomistral.records import Translation, TranslationQuality, read_records
+from biomistral.translation import measure_quality, translate_questions
+from biomistral.translation.parts import Parts
+from biomistral.translation.quality import QUALITY, measured, read_totals, worst
+from biomistral.translation.wanted import Candidate
+
+ONE = Translation(
+    question_id="q1",
+    task="valley",
+    language="fr",
+    split="test",
+    gold=0,
+    state="translated",
+    attempts=1,
+    faults=(),
+    source_stem="Give 5 mg of heparin",
+    source_choices=("Bark", "Water"),
+    source_context="",
+    stem="Donner 5 mg d'héparine",
+    choices=("Écorce", "Eau"),
+    context="",
+)
+
+
+class Back:
+    """Translates back what the interpreter of the tests translated; one question badly."""
+
+    name = "back"
+
+    def translate(self, wanted, done=lambda _: None):
+        for item in wanted:
+            assert (item.source_language, item.language) == ("fr", "en")
+            bad = "39" in item.source.stem
+            stem = "Something else" if bad else "Which tea do the people of the valley drink?"
+            walk = "A walk along the river." if item.source.context else ""
+            yield Candidate(Parts(stem, ("Bark", "Water", "Rest"), walk), "")
+
+
+def test_one_question_is_measured_by_lengths_and_terms() -> None:
+    row = measured(ONE, "")
+    assert (row.num_terms, row.num_kept, row.chrf) == (3, 3, None)
+    source = "Give 5 mg of heparin\nBark\nWater"
+    assert row.length_ratio == len("Donner 5 mg d'héparine\nÉcorce\nEau") / len(source)
+    assert measured(replace(ONE, stem="Donner 5 g d'héparine"), "").num_kept == 2
+
+
+def test_a_back_translation_is_scored_as_sacrebleu_scores_it() -> None:
+    source = "Give 5 mg of heparin\nBark\nWater"
+    row = measured(ONE, "Give 5 mg of the heparin\nBark\nWater")
+    expected = sacrebleu.sentence_chrf("Give 5 mg of the heparin\nBark\nWater", [source]).score
+    assert row.chrf == pytest.approx(expected)
+    assert measured(ONE, source).chrf == pytest.approx(100)
+
+
+def test_totals_and_the_worst_come_from_all_questions(
+    interpreter, settings_for, task, questions, tmp_path
+) -> None:
+    made = translate_questions(settings_for(interpreter()), {task: questions}, tmp_path / "fr")
+    out = measure_quality(made, tmp_path / "quality", back=Back())
+    rows = list(read_records(out / QUALITY, TranslationQuality))
+    (total,) = read_totals(out)["rows"]
+    assert (total["questions"], total["translated"], total["failed"]) == (3, 3, 0)
+    assert total["terms_kept"] == 1.0
+    assert 0 < total["chrf"] < 100
+    assert 0 < total["bleu"] < 100
+    assert worst(rows, 1)[0].question_id == "q1"
+    assert "version:" in read_totals(out)["signatures"]["chrf"]
+
+
+def test_without_a_way_back_lengths_and_terms_are_measured(
+    interpreter, settings_for, task, questions, tmp_path
+) -> None:
+    made = translate_questions(settings_for(interpreter()), {task: questions}, tmp_path / "fr")
+    (total,) = read_totals(measure_quality(made, tmp_path / "quality"))["rows"]
+    assert (total["chrf"], total["bleu"]) == (None, None)
+    assert total["length_ratio"] > 0

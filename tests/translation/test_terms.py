@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import pytest
+
+from biomistral.translation.terms import (
+    Term,
+    lost_terms,
+    num_checked,
+    number_value,
+    protected_terms,
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("5", "5"),
+        ("1.5", "1.5"),
+        ("1,5", "1.5"),
+        ("0,05", "0.05"),
+        ("0.050", "0.05"),
+        ("1,500", "1500"),
+        ("1 500", "1500"),
+        ("1.500", "1500"),
+        ("1,500.50", "1500.5"),
+        ("1.500,5", "1500.5"),
+        ("1 500,5", "1500.5"),
+        ("0.125", "0.125"),
+        ("١٫٥", "1.5"),
+        ("٥", "5"),
+        ("\u22123", "-3"),
+        ("1,234,567", "1234567"),
+    ],
+)
+def test_a_number_has_one_value_however_it_is_written(written: str, value: str) -> None:
+    assert number_value(written) == value
+
+
+def test_terms_are_found_by_kind() -> None:
+    text = "Give 1.5 mg/kg of heparin to a BRCA1 carrier with CD4 of 200 and 110 mmHg."
+    assert protected_terms(text) == [
+        *(Term("number", each) for each in ("1.5", "200", "110")),
+        *(Term("unit", each) for each in ("mg/kg", "mmHg")),
+        *(Term("gene", each) for each in ("BRCA1", "CD4")),
+        Term("drug", "heparin"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("language", "translated"),
+    [
+        ("fr", "Donner 1,5 mg d'amoxicilline ; TP53 muté."),
+        ("es", "Dar 1,5 mg de amoxicilina; TP53 mutado."),
+        ("de", "1,5 mg Amoxicillin geben; TP53 mutiert."),
+        ("ru", "Дать 1,5 mg амоксициллина; мутация TP53."),
+        ("ru", "Дать 1,5 мг амоксициллина; мутация TP53."),
+        ("zh", "给予1.5毫克阿莫西林；TP53突变。"),
+        ("ar", "إعطاء ١٫٥ ملغ من أموكسيسيلين؛ طفرة TP53."),
+        ("ar", "إعطاء ١٫٥ mg من أموكسيسيلين؛ طفرة TP53."),
+        ("zh", "给予 1.5 mg 阿莫西林；TP53 突变。"),
+    ],
+)
+def test_a_faithful_translation_loses_nothing(language: str, translated: str) -> None:
+    assert lost_terms("Give 1.5 mg of amoxicillin; TP53 mutated.", translated, language) == []
+
+
+@pytest.mark.parametrize(
+    ("translated", "lost"),
+    [
+        ("Donner 15 mg d'amoxicilline ; TP53 muté.", "1.5"),
+        ("Donner 1,5 g d'amoxicilline ; TP53 muté.", "mg"),
+        ("Donner 1,5 mg d'aspirine ; TP53 muté.", "amoxicillin"),
+        ("Donner 1,5 mg d'amoxicilline ; TP73 muté.", "TP53"),
+    ],
+)
+def test_what_is_lost_is_named(translated: str, lost: str) -> None:
+    found = lost_terms("Give 1.5 mg of amoxicillin; TP53 mutated.", translated, "fr")
+    assert [term.text for term in found] == [lost]
+
+
+def test_a_number_that_stands_twice_must_stand_twice() -> None:
+    assert lost_terms("2 of 2 and 3", "2 sur 3", "fr") == [Term("number", "2")]
+
+
+def test_drugs_count_only_where_they_can_be_looked_for() -> None:
+    terms = protected_terms("5 mg of heparin")
+    assert num_checked(terms, "fr") == 3
+    assert num_checked(terms, "zh") == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["a person with poison ivy", "the reservoir", "HIV and AIDS", "A or B"]
+)
+def test_ordinary_words_are_no_terms(text: str) -> None:
+    assert protected_terms(text) == []
+
+
+@pytest.mark.parametrize(
+    ("language", "translated"),
+    [
+        ("ru", "90 мм рт. ст. и 5 мг/дл"),
+        ("zh", "90毫米汞柱和5毫克/分升"),
+        ("ar", "٩٠ ملم زئبق و٥ ملغ/دل"),
+    ],
+)
+def test_units_may_take_the_form_of_the_language(language: str, translated: str) -> None:
+    assert lost_terms("90 mmHg and 5 mg/dL", translated, language) == []
+    assert [term.text for term in lost_terms("90 mmHg and 5 g/dL", translated, language)] == [
+        "g/dL"
+    ]
