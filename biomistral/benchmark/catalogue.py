@@ -50,7 +50,8 @@ class Catalogue:
     tasks: dict[str, Task] = field(default_factory=dict)
     files: dict[tuple[str, str], list[QuestionFile]] = field(default_factory=dict)
     notes: dict[tuple[str, str], str] = field(default_factory=dict)  # on published files
-    descriptions: dict[str, Path] = field(default_factory=dict)  # task.yaml, of own tasks
+    # Of each own task its task.yaml, by the name that goes into fingerprints.
+    descriptions: dict[str, dict[str, Path]] = field(default_factory=dict)
 
     def has(self, task: str, language: str, *splits: Split) -> bool:
         """Whether a task has questions of one of these splits in a language."""
@@ -73,8 +74,10 @@ class Choice:
     absent: list[str]  # "task/language" asked for and not there
 
 
-def read_catalogue(data: str, hub: Sequence[HubDataset] = ()) -> Catalogue:
-    """List the tasks of a data folder, and those of the hub that it lacks.
+def read_catalogue(
+    data: str, hub: Sequence[HubDataset] = (), translations: Sequence[str] = ()
+) -> Catalogue:
+    """List the tasks of a data folder, those of the hub that it lacks, and translations of them.
 
     Of a task and language, the files of its makers come first, then those of BioInstructQA, then
     the hub. Raises ``InputError`` if the folder is missing, a ``task.yaml`` is wrong, one task and
@@ -97,7 +100,16 @@ def read_catalogue(data: str, hub: Sequence[HubDataset] = ()) -> Catalogue:
         for name, copy in copies:
             _add_from_hub(catalogue, published, name, copy)
     for own in find_own_tasks(folder):
-        _add_own(catalogue, own)
+        _add_own(catalogue, own, folder)
+    for place in map(Path, translations):
+        found = find_own_tasks(place) if place.is_dir() else []
+        if not found:
+            raise InputError(
+                f"{place}: holds no translated task; benchmark.translations names folders that "
+                "biomistral translate made"
+            )
+        for own in found:
+            _add_own(catalogue, own, place, "translations/")
     return catalogue
 
 
@@ -206,26 +218,28 @@ def _add_files(
         )
 
 
-def _add_own(catalogue: Catalogue, own: OwnTask) -> None:
+def _add_own(catalogue: Catalogue, own: OwnTask, root: Path, prefix: str = "") -> None:
     described = own.description
-    if described.name in catalogue.descriptions:
+    others = catalogue.descriptions.setdefault(described.name, {})
+    if others and not prefix:
         raise InputError(
-            f"{own.path}: the name {described.name!r} is also in "
-            f"{catalogue.descriptions[described.name]}; a name must be unique"
+            f"{own.path}: the name {described.name!r} is also in {next(iter(others.values()))}; a "
+            "name must be unique"
         )
     codes = list(dict.fromkeys(language for language, _ in own.files))
     for code in codes:
         if there := catalogue.files.get((described.name, code)):
             raise InputError(
-                f"{own.path}: the published task {described.name!r} is already there in {code} "
+                f"{own.path}: the task {described.name!r} is already there in {code} "
                 f"({there[0].path}); give yours another name"
             )
     for (code, split), path in own.files.items():
         file_format = FORMATS[path.suffix]
-        name = path.relative_to(catalogue.folder).as_posix()
+        name = prefix + path.relative_to(root).as_posix()
         file = QuestionFile(path, described.name, code, split, file_format, name)
         catalogue.files.setdefault((described.name, code), []).append(file)
-    catalogue.descriptions[described.name] = own.path
+    of_languages = "-".join(codes) if prefix else ""
+    others[f"{prefix}{of_languages}{own.path.relative_to(root).as_posix()}"] = own.path
     if published := catalogue.tasks.get(described.name):
         origin = f"{', '.join(codes)}: from {described.source} ({described.licence})"
         note = ". ".join(filter(None, (origin, described.note)))

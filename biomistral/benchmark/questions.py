@@ -53,7 +53,7 @@ def find_question_files(
     Each comes with its path below the data folder, which says what task, language and split it is.
     Raises ``InputError`` as ``load_questions`` does for files that are not there.
     """
-    catalogue = read_catalogue(settings.data, settings.hub)
+    catalogue = read_catalogue(settings.data, settings.hub, settings.translations)
     return _files_read(catalogue, choose(catalogue, tasks, languages))
 
 
@@ -78,7 +78,7 @@ def load_questions(
 
     Raises ``InputError`` if a task or language has no file, or a file cannot be read.
     """
-    catalogue = read_catalogue(settings.data, settings.hub)
+    catalogue = read_catalogue(settings.data, settings.hub, settings.translations)
     choice = choose(catalogue, tasks, languages)
     numbers = {"limit": limit, "shots_needed": shots_needed}
     origin = origin or Origin(
@@ -128,9 +128,9 @@ def _files_read(catalogue: Catalogue, choice: Choice) -> list[tuple[str, Path]]:
         for name, codes in choice.languages.items()
         for file in files_of(catalogue, name, codes)
     }
-    for name, path in catalogue.descriptions.items():
-        if name in choice.languages:
-            paths[path.relative_to(catalogue.folder).as_posix()] = path
+    for task, descriptions in catalogue.descriptions.items():
+        if task in choice.languages:
+            paths |= descriptions
     return sorted(paths.items())
 
 

@@ -48,7 +48,7 @@ def _evaluated(benchmark: BenchmarkSettings, settings: EvaluateSettings) -> list
     """Questions and examples as ``load_questions`` writes them, of one task and language."""
     if settings.tasks == "all" or len(settings.tasks) != 1 or len(settings.languages) != 1:
         raise InputError("show: name one task and one language")
-    catalogue = read_catalogue(benchmark.data, benchmark.hub)
+    catalogue = read_catalogue(benchmark.data, benchmark.hub, benchmark.translations)
     ((name, codes),) = choose(catalogue, settings.tasks, settings.languages).languages.items()
     needed = settings.shots * len(settings.seeds)
     return questions_of(catalogue, name, codes, settings.limit, needed)

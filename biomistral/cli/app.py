@@ -20,6 +20,7 @@ from biomistral.cli.corpus_commands import corpus_app
 from biomistral.cli.evaluate_commands import evaluate_app
 from biomistral.cli.groups import RunByDefault
 from biomistral.cli.serving import serve
+from biomistral.cli.translating import app as translate_app
 from biomistral.errors import BiomistralError
 
 INTERRUPTED = (
@@ -65,6 +66,7 @@ merge_app = typer.Typer(
 app.add_typer(merge_app)
 app.add_typer(corpus_app)
 app.add_typer(evaluate_app)
+app.add_typer(translate_app)
 generate_commands.add_to(app)
 app.command()(serve)
 

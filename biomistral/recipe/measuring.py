@@ -34,6 +34,10 @@ class BenchmarkSettings(Settings):
         description="Data sets of the Hugging Face hub to take published tasks from that the "
         "folder lacks (see docs/benchmark.md for those that are known).",
     )
+    translations: list[str] = Field(
+        default_factory=list,
+        description="Folders that biomistral translate made: further languages of these tasks.",
+    )
 
 
 class EnsembleSettings(Settings):

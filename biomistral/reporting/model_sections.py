@@ -29,6 +29,25 @@ _MOST_PAIRS = 40  # of one figure
 
 
 @dataclass(frozen=True)
+class Version:
+    """One of the texts that are shown side by side."""
+
+    title: str
+    text: str
+    language: str  # ISO 639-1
+    direction: str  # ltr or rtl
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Texts to be read beside each other."""
+
+    title: str
+    note: str
+    versions: Sequence[Version]
+
+
+@dataclass(frozen=True)
 class Section:
     """One section of the report; one with nothing in it is not printed."""
 
@@ -39,13 +58,14 @@ class Section:
     charts: Sequence[Chart] = ()
     folded: Sequence[Table] = ()  # shown on demand
     samples: Sequence[Sample] = ()
+    pairs: Sequence[Pair] = ()
     links: Mapping[str, str] = field(default_factory=dict)  # text -> file beside the page
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to show."""
         rows = [row for table in (*self.tables, *self.folded) for row in table.rows]
-        return not (rows or self.charts or self.samples)
+        return not (rows or self.charts or self.samples or self.pairs)
 
 
 def calibration_section(results: Results, bins: Sequence[ReliabilityBin]) -> Section:

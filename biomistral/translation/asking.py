@@ -19,7 +19,7 @@ from typing import Any, Self
 from biomistral.languages import language_of
 from biomistral.models.endpoints.answers import Answers
 from biomistral.models.endpoints.asking import Asker, Call, call
-from biomistral.models.endpoints.cost import Estimate, check, estimate, token_counter
+from biomistral.models.endpoints.cost import check, estimate, token_counter
 from biomistral.recipe.endpoints import EndpointModel
 from biomistral.translation.parts import Parts, from_json, to_json
 from biomistral.translation.terms import protected_terms
@@ -77,17 +77,16 @@ class EndpointTranslator:
         self._count = token_counter(settings)
         self._asker = Asker(settings, Answers(answers), self._count, Words)
 
-    def estimate(self, wanted: Sequence[Wanted]) -> Estimate:
-        """Return what a first attempt at all of these costs; answers that are kept are free.
+    def estimate(self, wanted: Sequence[Wanted]) -> str:
+        """Say what one attempt at all of these costs; answers that are kept are free.
 
         Raises ``ModelError`` if that is above ``max_cost``.
         """
-        bodies = [
-            item.body for item in map(self._call, wanted) if self._asker.kept(item.key) is None
-        ]
+        due = {item.key: item for item in map(self._call, wanted)}
+        bodies = [item.body for key, item in due.items() if self._asker.kept(key) is None]
         expected = estimate(bodies, self._settings, self._count)
         check(expected, self._settings)
-        return expected
+        return expected.words
 
     def translate(
         self, wanted: Sequence[Wanted], done: Callable[[int], None] = lambda _: None

@@ -12,7 +12,7 @@ A high score of a back translation says that little was lost, not that it reads 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -38,6 +38,7 @@ def measure_quality(
     *,
     back: Translator | None = None,
     progress: Progress = ignore,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Measure the good translations of an artefact; return ``out``, an artefact.
 
@@ -52,7 +53,9 @@ def measure_quality(
     settings = {"back": back.name if back is not None else None}
     version = versions.STEP_VERSIONS["translate"]
     with artifacts.create(out, Origin("scores", "quality", settings, inputs, version)) as draft:
-        texts = _translated_back(good, back, progress) if back is not None else [""] * len(good)
+        texts = [""] * len(good)
+        if back is not None:
+            texts = _translated_back(good, back, progress, tell)
         rows = [measured(each, text) for each, text in zip(good, texts, strict=True)]
         write_records(draft.folder / QUALITY, rows, TranslationQuality)
         totals = totals_of(every, rows)
@@ -119,30 +122,23 @@ def totals_of(
     return totals
 
 
-def worst(rows: Sequence[TranslationQuality], num: int = 100) -> list[TranslationQuality]:
-    """Return the rows to look at first: by chrF where there is one, else by terms and lengths."""
-    return sorted(rows, key=_goodness)[:num]
-
-
 def read_totals(folder: Path) -> dict[str, Any]:
     """Return what ``totals.json`` of an artefact says."""
     found: dict[str, Any] = json.loads((folder / TOTALS).read_text(encoding="utf-8"))
     return found
 
 
-def _goodness(row: TranslationQuality) -> tuple[float, float, float]:
-    kept = row.num_kept / row.num_terms if row.num_terms else 1.0
-    # The shorter or the longer, the further down: 1 is as long as the original.
-    length = min(row.length_ratio, 1 / row.length_ratio) if row.length_ratio > 0 else 0.0
-    return (row.chrf if row.chrf is not None else 100.0, kept, length)
-
-
 def _translated_back(
-    good: Sequence[Translation], back: Translator, progress: Progress
+    good: Sequence[Translation],
+    back: Translator,
+    progress: Progress,
+    tell: Callable[[str], None],
 ) -> list[str]:
     wanted = [
         Wanted(Parts(e.stem, e.choices, e.context), SOURCE_LANGUAGE, e.language) for e in good
     ]
+    if expected := back.estimate(wanted):
+        tell(expected)
     given = back.translate(wanted, lambda done: progress(done, len(wanted), "questions back"))
     return [c.parts.joined() if c.parts is not None else "" for c in given]
 

@@ -56,10 +56,15 @@ def translate_questions(
     """
     origin = origin or origin_of(settings, asked)
     with artifacts.create(out, origin) as draft:
-        translator = load_translator(settings, out.with_name(f"{out.name}.answers"), asked, tell)
+        translator = load_translator(settings, out.with_name(f"{out.name}.answers"))
+        questions = [question for group in asked.values() for question in group]
+        first = [
+            Wanted(Parts.of(q), language) for language in settings.languages for q in questions
+        ]
+        if expected := translator.estimate(first):
+            tell(f"{expected} (first attempts; up to {settings.attempts} where there are faults)")
         done: list[Translation] = []
         for language in settings.languages:
-            questions = [question for group in asked.values() for question in group]
             done += _translate(questions, language, translator, settings.attempts, progress)
         if not any(each.state in GOOD for each in done):
             raise ModelError(
@@ -132,29 +137,12 @@ def origin_of(settings: TranslateSettings, asked: Mapping[Task, Sequence[Questio
     return Origin("translations", "translations", values, inputs, version)
 
 
-def load_translator(
-    settings: TranslateSettings,
-    answers: Path,
-    asked: Mapping[Task, Sequence[Question]],
-    tell: Callable[[str], None],
-) -> Translator:
-    """Return who translates; of an endpoint, say first what it will cost at the least."""
+def load_translator(settings: TranslateSettings, answers: Path) -> Translator:
+    """Return who translates; what it gives is kept in the folder ``answers``."""
     if isinstance(settings.translator, EndpointModel):
         from biomistral.translation.asking import EndpointTranslator
 
-        served = EndpointTranslator(settings.translator, answers / ANSWERS)
-        expected = served.estimate(
-            [
-                Wanted(Parts.of(question), language)
-                for language in settings.languages
-                for questions in asked.values()
-                for question in questions
-            ]
-        )
-        tell(
-            f"{expected.words} (for first attempts; up to {settings.attempts} where there are faults)"
-        )
-        return served
+        return EndpointTranslator(settings.translator, answers / ANSWERS)
     from biomistral.translation.sequence import SequenceTranslator
 
     return SequenceTranslator(settings.translator, answers / ANSWERS)

@@ -35,6 +35,9 @@ class Translator(Protocol):
 
     name: str
 
+    def estimate(self, wanted: Sequence[Wanted]) -> str:
+        """Say what these will cost; nothing if they are free."""
+
     def translate(
         self, wanted: Sequence[Wanted], done: Callable[[int], None] = ...
     ) -> Iterator[Candidate]:

@@ -78,7 +78,7 @@ def test_own_tasks_come_after_the_published_ones(tmp_path, write_own_task):
     (tmp_path / "mmlu/test/anatomy_test.csv").touch()
     catalogue = read_catalogue(str(tmp_path))
     assert list(catalogue.tasks) == ["mmlu_anatomy", "herbs"]
-    assert catalogue.descriptions == {"herbs": tmp_path / "a" / "task.yaml"}
+    assert catalogue.descriptions == {"herbs": {"a/task.yaml": tmp_path / "a" / "task.yaml"}}
     assert catalogue.tasks["herbs"].licence == "CC0"
 
 
@@ -152,3 +152,17 @@ def test_english_files_come_along_for_a_language_without_examples(tmp_path, writ
 def test_english_files_stay_away_from_a_language_with_examples(data):
     files = files_of(read_catalogue(str(data)), "mmlu_anatomy", ["ar"])
     assert {file.language for file in files} == {"ar"}
+
+
+def test_translations_add_languages_from_folders_of_their_own(tmp_path, write_own_task):
+    data, french, german = (tmp_path / name for name in ("data", "fr", "de"))
+    write_own_task(data / "herbs", OWN.format(name="herbs"), {"en/test.jsonl": [LINE]})
+    write_own_task(french / "herbs", OWN.format(name="herbs"), {"fr/test.jsonl": [LINE]})
+    write_own_task(german / "herbs", OWN.format(name="herbs"), {"de/test.jsonl": [LINE]})
+    catalogue = read_catalogue(str(data), (), [str(french), str(german)])
+    assert catalogue.languages_of("herbs") == ["en", "fr", "de"]
+    assert len(catalogue.descriptions["herbs"]) == 3
+    with pytest.raises(InputError, match="'herbs' is already there in fr"):
+        read_catalogue(str(data), (), [str(french), str(french)])
+    with pytest.raises(InputError, match="holds no translated task"):
+        read_catalogue(str(data), (), [str(tmp_path)])
