@@ -1,7 +1,8 @@
-"""``biomistral generate`` and ``biomistral chat``: options only, so that help is there at once."""
+"""``biomistral generate``, ``chat`` and ``bench``: options only, so that help is there at once."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -83,7 +84,38 @@ def chat(
     chatting.chat(source, settings, system=system)
 
 
+def bench(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders or hub ids (owner/name), each also as NAME=FOLDER.", metavar="MODEL..."
+        ),
+    ],
+    *,
+    prompt_tokens: Annotated[int, typer.Option(help="Length of the prompt that is read.")] = 512,
+    new_tokens: Annotated[int, typer.Option(help="Length of the answers written.")] = 32,
+    batch: Annotated[int, typer.Option(help="Answers written at once, besides one alone.")] = 8,
+    repeats: Annotated[int, typer.Option(help="The fastest of so many counts.")] = 3,
+    precision: Precision = "bfloat16",
+    threads: Annotated[int | None, typer.Option(help="Default: as PyTorch chooses.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a run of a recipe; its models may be called by their names."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--json", help="File to write all numbers to.")
+    ] = None,
+) -> None:
+    """Measure what models cost: memory, time to load, tokens read and written in a second."""
+    from biomistral.cli import benching
+    from biomistral.models.costs import CostSettings
+
+    settings = CostSettings(prompt_tokens, new_tokens, batch, repeats, precision, threads)
+    benching.bench(models, settings, run=run, out=out)
+
+
 def add_to(app: typer.Typer) -> None:
     """Make these commands of the program."""
     app.command()(generate)
     app.command()(chat)
+    app.command()(bench)
