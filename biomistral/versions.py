@@ -40,6 +40,7 @@ STEP_VERSIONS: Mapping[str, int] = {
     "ensemble": 3,
     "score": 3,
     "report": 3,
+    "cost": 1,
 }
 
 

@@ -40,7 +40,7 @@ def bench(
         listen = terminal.listener(bar, "bench")
         for index, (name, source) in enumerate(found.items()):
             listen(index, len(found), f"models, {name}")
-            costs.append(measure_apart(name, Path(source["path"]), settings))
+            costs.append(measure_apart(name, source["path"], settings))
     console.print(table(costs))
     if out is not None:
         rows = [dataclasses.asdict(cost) for cost in costs]
@@ -59,7 +59,7 @@ def table(costs: Sequence[Cost]) -> Table:
         caption_justify="left",
     )
     shown.add_column("Model", overflow="fold")
-    heads = ["Parameters", "On disk", "Memory", "Peak", "Load"]
+    heads = ["Parameters", "On disk", "Weights", "Memory", "Peak", "Load"]
     lengths = {cost.prompt_tokens for cost in costs}
     prompt = f"{first.prompt_tokens} tokens" if len(lengths) == 1 else "a prompt"
     heads += [f"Reading {prompt}", "Writing", f"Writing {first.batch} at once"]
@@ -77,7 +77,10 @@ def table(costs: Sequence[Cost]) -> Table:
         shown.add_row(
             cost.model,
             f"{cost.num_parameters / 1e6:,.1f} M",
-            *(size(b) for b in (cost.file_bytes, cost.memory_bytes, cost.peak_memory_bytes)),
+            *(
+                size(getattr(cost, f"{kind}_bytes"))
+                for kind in ("file", "weight", "memory", "peak_memory")
+            ),
             f"{cost.load_seconds:.1f} s",
             *speeds,
         )

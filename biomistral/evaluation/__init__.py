@@ -4,6 +4,8 @@
     ensemble  predictions of many models  -> predictions
     score     predictions and questions   -> scores, with intervals and calibration
 
+    measure_costs   models -> memory and speed of each
+
 How prompts are made is not known here, nor how tables look.
 """
 
@@ -13,16 +15,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from biomistral.evaluation.costs import measure_costs
     from biomistral.evaluation.ensembles import ensemble
     from biomistral.evaluation.prediction import Asked, Keeping, predict
     from biomistral.evaluation.scores import score
 
-__all__ = ["Asked", "Keeping", "ensemble", "predict", "score"]
+__all__ = ["Asked", "Keeping", "ensemble", "measure_costs", "predict", "score"]
 
 _MODULES = {
     "Asked": "prediction",
     "Keeping": "prediction",
     "ensemble": "ensembles",
+    "measure_costs": "costs",
     "predict": "prediction",
     "score": "scores",
 }

@@ -37,14 +37,14 @@ def main() -> None:
     task = json.load(sys.stdin)
     folder, revision = task.pop("folder"), task.pop("revision")
     try:
-        found = measure(Path(folder), CostSettings(**task), revision)
+        found = measure(folder, CostSettings(**task), revision)
     except BiomistralError as error:
         found = {"error": str(error), "kind": type(error).__name__}
     sys.stdout.write("\n" + json.dumps(found) + "\n")
 
 
 def measure(
-    folder: Path, settings: CostSettings, revision: str | None = None
+    source: str | Path, settings: CostSettings, revision: str | None = None
 ) -> dict[str, int | float | str]:
     """Return the fields of ``Cost``, its name apart.
 
@@ -52,7 +52,7 @@ def measure(
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    folder = local_folder(folder, revision)
+    folder = local_folder(source, revision)
     device = pick_device()
     tokenizer = load_tokenizer(folder)
     before = _memory(device)
@@ -82,6 +82,10 @@ def measure(
         "threads": torch.get_num_threads(),
         "num_parameters": _num_weights(model),
         "file_bytes": sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()),
+        "weight_bytes": sum(
+            tensor.numel() * tensor.element_size()
+            for tensor in [*model.parameters(), *model.buffers()]
+        ),
         "memory_bytes": max(0, _memory(device) - before),
         "peak_memory_bytes": max(0, _peak(device) - before),
         "load_seconds": load_seconds,
@@ -136,8 +140,8 @@ def _least(seconds: Callable[[], float], repeats: int) -> float:
 def _num_weights(model: Any) -> int:
     """Numbers that the weights stand for: bytes of 4-bit layers hold two."""
     layers = [module for module in model.modules() if isinstance(module, HybridLinear)]
-    packed = sum(layer.in_features * layer.out_features for layer in layers)
-    plain = sum(
+    packed: int = sum(layer.in_features * layer.out_features for layer in layers)
+    plain: int = sum(
         # bitsandbytes keeps two weights in a byte, too, and remembers the shape.
         state.shape.numel() if (state := getattr(each, "quant_state", None)) else each.numel()
         for each in model.parameters()

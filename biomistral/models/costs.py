@@ -51,7 +51,8 @@ class Cost:
     threads: int
     num_parameters: int  # weights, however few bits each has
     file_bytes: int
-    memory_bytes: int  # when everything was used once
+    weight_bytes: int  # of all tensors of the model as it is run
+    memory_bytes: int  # when everything was used once; libraries that it needs included
     peak_memory_bytes: int
     load_seconds: float
     prompt_tokens: int  # that the numbers below are for: fewer than asked for in a short context
@@ -62,9 +63,9 @@ class Cost:
 
 
 def measure_apart(
-    name: str, folder: Path, settings: CostSettings, revision: str | None = None
+    name: str, folder: Path | str, settings: CostSettings, revision: str | None = None
 ) -> Cost:
-    """Measure a model in a process of its own.
+    """Measure a model (a folder, or owner/name on the hub) in a process of its own.
 
     Raises what that process raised on purpose, and ``ModelError`` if it was killed or broke down.
     """

@@ -322,6 +322,18 @@ def score(
     return make
 
 
+def cost(settings: EvaluateSettings, models: Mapping[str, Place]) -> Make:
+    """Memory and speed of every model."""
+
+    def make(out: Path, origin: Origin, progress: Progress) -> None:
+        from biomistral.evaluation import measure_costs
+
+        folders = {name: place.folder() for name, place in models.items()}
+        measure_costs(settings, folders, out, origin=origin, progress=progress)
+
+    return make
+
+
 def report(
     title: str,
     *,
@@ -331,6 +343,7 @@ def report(
     corpora: Mapping[str, Path],
     predictions: Mapping[str, Path],
     overlaps: Mapping[str, Path],
+    has_costs: bool,
 ) -> Make:
     """Tables, figures and model cards."""
 
@@ -347,6 +360,7 @@ def report(
             corpora=corpora,
             predictions=predictions,
             overlaps=overlaps,
+            costs=root / "scores/cost" if has_costs else None,
             origin=origin,
         )
 

@@ -95,6 +95,8 @@ def add_evaluation(builder: Builder, settings: EvaluateSettings) -> None:
             needs=[f"predictions/{name}" for name in ensemble.models],
             section="evaluate.ensembles",
         )
+    if settings.cost:
+        _add_cost(builder, settings)
     _add_scores_and_report(builder, settings, questions)
 
 
@@ -128,6 +130,22 @@ def _add_overlap(builder: Builder, settings: CorpusSettings, questions: Path) ->
         sources=sources,
         missing=missing,
         section="evaluate",
+    )
+
+
+def _add_cost(builder: Builder, settings: EvaluateSettings) -> None:
+    """Add the step that measures memory and speed of the evaluated models that have files."""
+    names = [
+        name for name in settings.models if not isinstance(builder.places.get(name), making.Served)
+    ]
+    builder.add(
+        "scores",
+        "cost",
+        {"models": names, "precision": settings.precision},
+        code="cost",
+        make=making.cost(settings, {name: builder.model(name) for name in names}),
+        section="evaluate",
+        **builder.model_inputs(names),
     )
 
 
@@ -171,6 +189,7 @@ def _add_scores_and_report(builder: Builder, settings: EvaluateSettings, questio
             corpora={c.name: builder.tokens(c.name) for c in builder.recipe.corpus},
             predictions=predictions,
             overlaps={c.name: builder.root / f"overlap/{c.name}" for c in looked_at},
+            has_costs=settings.cost,
         ),
         needs=[
             "scores/scores",
@@ -178,6 +197,7 @@ def _add_scores_and_report(builder: Builder, settings: EvaluateSettings, questio
             *listed["needs"],
             *tokens,
             *(f"overlap/{corpus.name}" for corpus in looked_at),
+            *(["scores/cost"] if settings.cost else []),
         ],
         sources=listed["sources"],
         missing=listed["missing"],

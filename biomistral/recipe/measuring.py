@@ -128,6 +128,11 @@ class EvaluateSettings(Settings):
         description="Look for the test questions in the texts of this recipe's corpora, which are "
         "read once more for it, and report how many are there.",
     )
+    cost: bool = Field(
+        False,
+        description="Measure memory and speed of each model, too; the report, which shows them, is "
+        "then not the same to the byte in another run.",
+    )
     ensembles: list[EnsembleSettings] = Field(
         default_factory=list, description="Ensembles of evaluated models."
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from biomistral.records import Comparison, CoveragePoint, ReliabilityBin, TaskOverlap
 from biomistral.reporting import figures
+from biomistral.reporting.cost_tables import Cost, cost_section
 from biomistral.reporting.figures import Chart
 from biomistral.reporting.model_sections import (
     Section,
@@ -76,6 +77,7 @@ class Material:
     models: Sequence[Artefact] = ()
     corpora: Sequence[Artefact] = ()
     others: Sequence[Artefact] = ()  # questions, predictions, scores
+    costs: Sequence[Cost] = ()
     logs: Mapping[str, Sequence[LogLine]] = field(default_factory=dict)
     samples: Sequence[Sample] = ()
     overlaps: Mapping[str, Sequence[TaskOverlap]] = field(default_factory=dict)  # by corpus
@@ -94,6 +96,7 @@ def compose(title: str, material: Material) -> Document:
         calibration_section(results, material.reliability),
         abstaining_section(results, material.coverage),
         positions_section(results),
+        cost_section(material.costs),
         _training(material.logs),
         _corpora(material),
         _benchmark(results, material.samples),

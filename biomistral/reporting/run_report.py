@@ -1,7 +1,8 @@
 """Make the report of a run: read artefacts, write one folder of HTML, Markdown, LaTeX and CSV.
 
 The edge of this room: everything that touches a disk is here. The report holds no date, duration
-or absolute path, so the same artefacts give the same bytes.
+or absolute path, so the same artefacts give the same bytes; only measured costs, where a recipe asks
+for them, differ from run to run.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from biomistral.reporting.score_tables import model_table
 from biomistral.reporting.tables import unique_names
 
 TRAINING_LOG = "training_log.jsonl"
+COSTS = "costs.volatile.json"
 
 _Row = TypeVar("_Row", Question, Prediction)
 
@@ -61,6 +63,7 @@ class _Inputs:
     corpora: Mapping[str, Path]
     predictions: Mapping[str, Path]
     overlaps: Mapping[str, Path]
+    costs: Path | None = None
 
     def labelled(self) -> Iterator[tuple[str, str, Path]]:
         """Role, name and folder of each input."""
@@ -70,6 +73,8 @@ class _Inputs:
         yield from (("overlap", name, path) for name, path in self.overlaps.items())
         yield from (("predictions", name, path) for name, path in self.predictions.items())
         yield "scores", "scores", self.scores
+        if self.costs is not None:
+            yield "scores", "cost", self.costs
 
 
 def report(
@@ -82,6 +87,7 @@ def report(
     corpora: Mapping[str, Path],
     predictions: Mapping[str, Path],
     overlaps: Mapping[str, Path] | None = None,
+    costs: Path | None = None,
     origin: Origin | None = None,
 ) -> Path:
     """Write the report of a run to ``out`` and return it.
@@ -89,12 +95,12 @@ def report(
     ``scores`` and ``questions`` are folders of those kinds. ``models``, ``corpora`` and
     ``predictions`` map names to folders, in the order to print; a model may be any checkpoint or a
     folder that is not there (a hub id), and then says less about itself. ``overlaps`` are folders of
-    what was found of the questions in each corpus.
+    what was found of the questions in each corpus, ``costs`` a folder of measured costs.
 
     Makes ``index.html``, ``report.md``, ``report.tex``, ``tables/*.csv`` and ``cards/*.md``.
     Raises ``InputError`` if scores or questions cannot be read.
     """
-    inputs = _Inputs(scores, questions, models, corpora, predictions, overlaps or {})
+    inputs = _Inputs(scores, questions, models, corpora, predictions, overlaps or {}, costs)
     origin = origin or _origin(out, title, inputs)
     material = _read(inputs)
     document = compose(title, material)
@@ -104,6 +110,8 @@ def report(
         _write_text(draft.folder / "report.tex", render_latex(document))
         _write_tables(draft.folder / "tables", document, material.results)
         _write_cards(draft.folder / "cards", models, material.results)
+        if material.costs:
+            draft.not_deterministic = "shows times that were measured"
         draft.counts["tables"] = len(document.tables)
         draft.counts["cards"] = len(models)
     return out
@@ -133,6 +141,7 @@ def _read(inputs: _Inputs) -> Material:
         models=[a for a in found if a.role == "model"],
         corpora=[a for a in found if a.role == "corpus"],
         others=[a for a in found if a.role not in {"model", "corpus"}],
+        costs=_costs(inputs.costs),
         logs=_logs(inputs.models),
         samples=_samples(inputs, results, tasks),
         overlaps={
@@ -140,6 +149,17 @@ def _read(inputs: _Inputs) -> Material:
             for name, folder in inputs.overlaps.items()
         },
     )
+
+
+def _costs(folder: Path | None) -> list[Any]:
+    if folder is None:
+        return []
+    path = folder / COSTS
+    try:
+        costs = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); measure the costs again") from None
+    return costs if isinstance(costs, list) else []
 
 
 def _if_there(path: Path, kind: type[Record]) -> list[Record]:

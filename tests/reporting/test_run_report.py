@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -177,3 +178,22 @@ def test_questions_in_a_corpus_are_counted_in_a_table(made: Path) -> None:
     lines = (made / "tables/overlap-pmc.csv").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "Task,Language,Questions,Too short to judge,Found,Half found"
     assert lines[1].endswith(",English,40,13,2,1")
+
+
+def test_measured_costs_are_shown_and_the_manifest_says_that_they_vary(
+    run_folders, tmp_path: Path
+) -> None:
+    cost = {
+        "model": "base", "device": "CPU", "threads": 2, "prompt_tokens": 512, "batch": 8,
+        "weight_bytes": 2_000_000, "memory_bytes": 3_000_000, "load_seconds": 1.5,
+        "reading_tokens_per_second": 100.0, "writing_tokens_per_second": 10.0,
+        "batched_tokens_per_second": 40.0,
+    }  # fmt: skip
+    (tmp_path / "cost").mkdir()
+    (tmp_path / "cost/costs.volatile.json").write_text(json.dumps([cost]))
+    made = report(tmp_path / "report", **run_folders, costs=tmp_path / "cost")
+    assert "Memory and speed" in (made / "index.html").read_text(encoding="utf-8")
+    manifest = artifacts.read_manifest(made) or {}
+    assert manifest["deterministic"] == "shows times that were measured"
+    with pytest.raises(InputError, match="measure the costs again"):
+        report(tmp_path / "other", **run_folders, costs=tmp_path / "nowhere")
