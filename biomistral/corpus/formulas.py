@@ -60,7 +60,12 @@ def formula_text(formula: etree._Element) -> str:
 
 
 def _linear(node: etree._Element) -> str:
-    parts = [(node.text or "").strip(), *(_linear(child) for child in node)]
+    if node.tag == f"{_MATHML}mspace":
+        return " "
+    own = node.text or ""
+    # Words keep the blanks around them; between the signs of a formula they are only layout.
+    parts = [own if node.tag == f"{_MATHML}mtext" else own.strip()]
+    parts += [_linear(child) for child in node]
     if node.tag in {f"{_MATHML}msup", f"{_MATHML}msubsup"}:
         parts.insert(-1, RAISED)
     return "".join(parts)
