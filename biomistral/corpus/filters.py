@@ -3,7 +3,7 @@
     empty, not_well_formed, not_an_article, too_deep, not_utf8, not_readable, too_large, no_text
                           the source could not be read (see ``jats`` and ``sources``)
     sub_article           a review, reply or other text attached to an article
-    article_type          a correction, retraction or other notice
+    article_type          a correction, retraction or other notice; or not of the types asked for
     metadata, file_list, metadata_disagree, not_in_file_list, not_in_package
                           what should decide its licence cannot be read, or is of something else
     older_version         a newer version of the article was read
@@ -16,6 +16,8 @@
     markup                HTML was pasted into the file as text
     too_short             fewer words than the settings ask for
     language              another language than the settings list, or one that is not recognised
+    repeated_lines, few_letters, word_length, symbols
+                          no prose (see ``quality``)
     benchmark_overlap     it has some words in a row in common with a test question
     same_article          an article with this PMCID or DOI was kept before
     duplicate             the same text, up to case and white space, was kept before
@@ -31,6 +33,7 @@ import re
 
 from biomistral.corpus.documents import Document, count_words
 from biomistral.corpus.language import detect
+from biomistral.corpus.quality import fault
 from biomistral.ngrams import Hashes, Runs, are_in
 from biomistral.recipe.settings import CorpusSettings
 
@@ -46,32 +49,43 @@ _RETRACTED = re.compile(
 # Closing tags of HTML in running text; an article about web pages may show a few.
 _HTML = re.compile(r"</(?:p|div|td|tr|table|font|span|strong|small|b|i|sup|sub|a)>", re.IGNORECASE)
 _LEAST_MARKUP = 10
+_LEAST_TO_DETECT = 500  # characters; from here on, detection errs less often than declarations
 
 
 def with_language(document: Document) -> Document:
-    """Return the document with its language detected, where none is declared."""
+    """Return the document with its language: of a long text what it is, of a short one as declared.
+
+    Half of the articles declare nothing, and some declare the language of their journal.
+    """
     if not document.text:
         return document
-    language = document.declared_language or detect(document.text)
-    return dataclasses.replace(document, language=language)
+    declared = document.declared_language
+    if not declared or len(document.text) >= _LEAST_TO_DETECT:
+        declared = detect(document.text) or declared
+    return dataclasses.replace(document, language=declared)
 
 
 def reason_to_drop(document: Document, settings: CorpusSettings) -> str:
     """Reason to drop ``document``, whose language is known, or ``""`` to keep it."""
     return (
         document.problem
-        or _reason_of_kind(document)
+        or _reason_of_kind(document, settings)
         or _reason_of_licence(document, settings)
         or ("markup" if len(_HTML.findall(document.text)) >= _LEAST_MARKUP else "")
         or ("too_short" if count_words(document.text) < settings.minimum_words else "")
         or ("language" if document.language not in settings.languages else "")
+        or (settings.quality and fault(document.text, document.language))
+        or ""
     )
 
 
-def _reason_of_kind(document: Document) -> str:
+def _reason_of_kind(document: Document, settings: CorpusSettings) -> str:
     if document.part == "sub-article":
         return "sub_article"
-    if document.article_type in _NOTICES:
+    wanted = settings.article_types
+    if document.part != "text" and (
+        document.article_type not in wanted if wanted else document.article_type in _NOTICES
+    ):
         return "article_type"
     if document.is_retracted or _RETRACTED.search(document.title):
         return "retracted"

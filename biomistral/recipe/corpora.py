@@ -69,6 +69,11 @@ class CorpusSettings(Settings):
         default=["CC0", "CC-BY", "CC-BY-SA", "CC-BY-ND"],
         description="Licences of articles that may enter; an unclear licence never does.",
     )
+    article_types: Distinct[str] = Field(
+        default_factory=list,
+        description="Only articles of these types (JATS article-type, such as research-article); by "
+        "default all but corrections, retractions and other notices.",
+    )
     languages: list[LanguageCode] = Field(
         default=list(LANGUAGES), description="Languages of documents that may enter."
     )
@@ -84,6 +89,11 @@ class CorpusSettings(Settings):
     )
     language_mix: LanguageMix = Field(
         LanguageMix(), description="Order and budget of languages; by default all, as read."
+    )
+    quality: bool = Field(
+        True,
+        description="Drop what is no prose: repeated lines, few letters, odd lengths of words, many "
+        "hashes and ellipses (docs/corpus.md).",
     )
     tokenizer: str | None = Field(
         None,

@@ -45,10 +45,29 @@ def test_a_good_article_is_kept() -> None:
         ({"language": None}, "language"),
         ({"text": "<p>The fever</p> <td>was gone</td> " * 5}, "markup"),
         ({"text": "Only four words here"}, "too_short"),
+        ({"is_retracted": True}, "retracted"),
+        ({"is_ocr": True}, "ocr"),
+        ({"licence_vetoed": True}, "licence_vetoed"),
+        ({"text": "The fever of the valley was gone.\n" * 20}, "repeated_lines"),
     ],
 )
 def test_each_reason(changes: dict[str, object], reason: str) -> None:
     assert reason_to_drop(dataclasses.replace(GOOD, **changes), SETTINGS) == reason
+
+
+def test_only_the_article_types_asked_for_are_kept() -> None:
+    wanted = SETTINGS.model_copy(update={"article_types": ["case-report", "retraction"]})
+    assert reason_to_drop(GOOD, wanted) == "article_type"
+    for kind in wanted.article_types:
+        assert reason_to_drop(dataclasses.replace(GOOD, article_type=kind), wanted) == ""
+    own = dataclasses.replace(GOOD, part="text", article_type="", needs_licence=False)
+    assert reason_to_drop(own, wanted) == ""
+
+
+def test_quality_rules_may_be_left_out() -> None:
+    repeated = dataclasses.replace(GOOD, text="The fever of the valley was gone.\n" * 20)
+    lenient = SETTINGS.model_copy(update={"quality": False})
+    assert reason_to_drop(repeated, lenient) == ""
 
 
 @pytest.mark.parametrize(
@@ -72,10 +91,12 @@ def test_own_text_needs_no_licence_but_a_given_one_counts() -> None:
     assert reason_to_drop(given, SETTINGS) == "licence_unclear"
 
 
-def test_a_declared_language_is_believed_and_a_missing_one_is_detected() -> None:
+def test_a_short_text_is_in_its_declared_language_a_long_one_in_its_own() -> None:
     declared = dataclasses.replace(GOOD, declared_language="pt")
     assert with_language(declared).language == "pt"
+    assert with_language(dataclasses.replace(declared, text=GOOD.text * 20)).language == "en"
     assert with_language(dataclasses.replace(GOOD, language=None)).language == "en"
+    assert with_language(dataclasses.replace(declared, text="1 2 3 " * 200)).language == "pt"
 
 
 def test_of_equal_texts_the_first_is_kept() -> None:
