@@ -28,7 +28,7 @@ def _read(xml: str, folder: Path) -> Document:
 
 def test_an_article_is_read_by_the_corpus_as_it_was_written(tmp_path: Path) -> None:
     document = _read(jats.render(ARTICLE, "CC-BY"), tmp_path)
-    assert (document.language, document.licence) == ("fr", "CC-BY")
+    assert (document.declared_language, document.licence) == ("fr", "CC-BY")
     assert "42" in document.pmcid
     assert document.title == "Fièvre <grise> & pluie"
     for text in ("Un résumé.", "Un paragraphe & demi.", "Question: où ?\nRéponse: ici"):
