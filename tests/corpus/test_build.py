@@ -315,6 +315,18 @@ def many_articles(folder: Path, count: int, article) -> None:
     """Articles of different words in files of their own; every tenth is a slightly edited copy."""
     rng = random.Random(11)
     vocabulary = ["".join(rng.choices("abcdeilmnorst", k=rng.randint(2, 8))) for _ in range(900)]
+    vocabulary += [
+        "the",
+        "of",
+        "and",
+        "with",
+        "was",
+        "for",
+        "that",
+        "which",
+        "were",
+        "from",
+    ] * 60  # reads as English
     folder.mkdir()
     words: list[str] = []
     for number in range(count):
