@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from biomistral.artifacts import read_manifest
 from biomistral.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -108,7 +109,13 @@ def make_tables(
 
 
 def _files_of(run: Path | None) -> list[Path]:
-    return sorted((run / "predictions").glob(f"*/{PREDICTIONS}")) if run else []
+    """Predictions of a run in the order of its tables; others behind, by name."""
+    if run is None:
+        return []
+    settings = (read_manifest(run / "scores/scores") or {}).get("settings") or {}
+    order = {name: place for place, name in enumerate(settings.get("models") or [])}
+    found = (run / "predictions").glob(f"*/{PREDICTIONS}")
+    return sorted(found, key=lambda p: (order.get(p.parent.name, len(order)), p.parent.name))
 
 
 def _place(text: str, run: Path | None, there: Mapping[str, Path]) -> tuple[str, Path]:

@@ -19,6 +19,7 @@ from biomistral.models.gguf import gguf_context_tokens, gguf_file
 from biomistral.models.hub import local_folder
 from biomistral.models.identity import model_digest
 from biomistral.models.loading import load_model, load_tokenizer
+from biomistral.models.memory import free_memory_bytes
 from biomistral.progress import Progress
 from biomistral.records import Request
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from biomistral.recipe.settings import EvaluateSettings
 
 LEAST_BATCH_TOKENS = 64
+_SHARE_OF_FREE = 0.8  # of the memory that is free once the model is there
 
 
 class Engine(Protocol):
@@ -112,6 +114,11 @@ class TransformersEngine:
 
         # The tokenizer first: it is refused in no time, the model takes minutes to load.
         encoder, model = self._texts(), self._opened()
+        if model.device.type != "cpu":  # on a CPU, scoring takes small batches anyway
+            fit = tokens_that_fit(
+                model.config, free_memory_bytes(model.device), model.dtype.itemsize
+            )
+            self._batch_tokens = max(LEAST_BATCH_TOKENS, min(self._batch_tokens, fit))
         left = dict(enumerate(requests))
         while True:
             scored = None
@@ -176,6 +183,22 @@ def is_out_of_memory(error: BaseException) -> bool:
         words in text
         for words in ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
     )
+
+
+def tokens_that_fit(config: Any, free_bytes: int, element_bytes: int) -> int:
+    """Estimate how many tokens of a batch fit into free memory, without trying; may be negative.
+
+    Counted per token: keys and values of all layers, which stay for what is shared, and what one
+    layer holds at a time; besides, the float32 copy of the head. Cautious: a batch that is too large
+    is halved, one that is too small is slower by little.
+    """
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    kept = 2 * heads * width * config.num_hidden_layers
+    at_a_time = 4 * (getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
+    at_a_time += 12 * config.hidden_size
+    head_bytes = 4 * config.vocab_size * config.hidden_size
+    return int((_SHARE_OF_FREE * free_bytes - head_bytes) / (element_bytes * (kept + at_a_time)))
 
 
 def _most_tokens(request: Request) -> int:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from biomistral import artifacts
+from biomistral.artifacts import Origin
 from biomistral.cli.comparing import find_predictions
 from biomistral.records import Prediction, Task, write_records
 
@@ -67,6 +70,18 @@ def test_models_of_a_run_are_chosen_by_name(run):
     found, place = find_predictions([str(run), "poor", "good"])
     assert list(found) == ["poor", "good"]
     assert place == run
+
+
+def test_models_of_a_run_stand_in_the_order_of_its_tables(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    by_name = sorted(path.name for path in (run / "predictions").iterdir())
+    assert list(find_predictions([str(copy)])[0]) == by_name
+    wanted = [*by_name[1:], by_name[0]]
+    with artifacts.create(
+        copy / "scores/scores", Origin("scores", "scores", {"models": wanted[:-1]})
+    ):
+        pass
+    assert list(find_predictions([str(copy)])[0]) == wanted
 
 
 def test_files_folders_and_new_names_are_taken(run):

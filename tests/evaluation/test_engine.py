@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
+from transformers import MistralConfig
 
 from biomistral.errors import ModelError
 from biomistral.evaluation import engine
-from biomistral.evaluation.engine import TransformersEngine, is_out_of_memory
+from biomistral.evaluation.engine import TransformersEngine, is_out_of_memory, tokens_that_fit
 from biomistral.models import scoring
 from biomistral.progress import ignore
 from biomistral.recipe.settings import EvaluateSettings
@@ -141,3 +144,31 @@ def test_precision_and_model_are_facts(tiny_model, make_model):
     assert TransformersEngine(SETTINGS, make_model(1)).facts() != facts
     smaller = SETTINGS.model_copy(update={"batch_tokens": 64})
     assert TransformersEngine(smaller, tiny_model).facts() == facts
+
+
+def test_tokens_that_fit_follow_from_the_shape_and_never_from_a_trial():
+    shape = MistralConfig(  # of Mistral 7B, by hand: 344,064 bytes a token, 0.5 GB for the head
+        vocab_size=32_000, hidden_size=4096, intermediate_size=14_336, num_hidden_layers=32,
+        num_attention_heads=32, num_key_value_heads=8,
+    )  # fmt: skip
+    head = 4 * 32_000 * 4096
+    assert tokens_that_fit(shape, int((head + 344_064 * 5000) / 0.8) + 1, 2) == 5000
+    assert tokens_that_fit(shape, 2 * head, 2) > tokens_that_fit(shape, 2 * head, 4) > 0
+    assert tokens_that_fit(shape, 0, 2) < 0
+
+
+@pytest.mark.parametrize(("free_bytes", "most"), [(10**9, 512), (2 * 10**6, None), (0, 64)])
+def test_a_batch_is_no_larger_than_what_is_free_beside_the_model(
+    tiny_model, requests, full_above, monkeypatch, free_bytes, most
+):
+    """On a device that says how much is free; the model itself stays where it is."""
+    tried = full_above(512)
+    used = TransformersEngine(SETTINGS, tiny_model)
+    model = used._opened()
+    monkeypatch.setattr(type(model), "device", torch.device("meta"))
+    monkeypatch.setattr(engine, "free_memory_bytes", lambda _: free_bytes)
+    with contextlib.suppress(Exception):  # it is asked on a device that is none
+        used.score(requests, keep=lambda *_: None, progress=ignore)
+    wanted = most or tokens_that_fit(model.config, free_bytes, 4)
+    assert tried[0] == wanted
+    assert 64 <= wanted <= 512
