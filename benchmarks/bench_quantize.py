@@ -245,7 +245,8 @@ def compare(options: argparse.Namespace) -> None:
             if seconds is None:
                 print(f"| {name} | failed |")
                 continue
-            found = measure(out, rows, exact)
+            whole = next(out.rglob("config.json")).parent  # auto-round makes a folder of its own
+            found = measure(whole, rows, exact)
             low, high = found["added_nats_per_token_low"], found["added_nats_per_token_high"]
             print(
                 f"| {name} | {seconds:.1f} | {found['perplexity_after']:.3f} | "

@@ -18,6 +18,7 @@ from biomistral import __version__
 from biomistral.cli import generate_commands
 from biomistral.cli.corpus_commands import corpus_app
 from biomistral.cli.evaluate_commands import evaluate_app
+from biomistral.cli.export_commands import export_app
 from biomistral.cli.groups import RunByDefault
 from biomistral.cli.serving import serve
 from biomistral.cli.translating import app as translate_app
@@ -67,6 +68,7 @@ app.add_typer(merge_app)
 app.add_typer(corpus_app)
 app.add_typer(evaluate_app)
 app.add_typer(translate_app)
+app.add_typer(export_app)
 generate_commands.add_to(app)
 app.command()(serve)
 

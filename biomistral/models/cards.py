@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -58,11 +59,16 @@ class Card:
     datasets: tuple[str, ...] = ()  # names or hub ids of what it was trained on
 
 
-def render_card(card: Card, results: str = "") -> str:
-    """Return the card as Markdown; ``results`` is Markdown for its section on results."""
+def render_card(card: Card, results: str = "", more: Mapping[str, Any] | None = None) -> str:
+    """Return the card as Markdown; ``results`` is Markdown for its section on results.
+
+    ``more`` are further keys of the front matter; they go before the card's own, and None removes.
+    """
     details = {"Base": ", ".join(_shown(name) for name in card.base_models), **card.details}
+    matter = {**_front_matter(card), **(more or {})}
+    matter = {key: value for key, value in matter.items() if value is not None}
     sections = [
-        f"---\n{yaml.safe_dump(_front_matter(card), sort_keys=False, allow_unicode=True)}---",
+        f"---\n{yaml.safe_dump(matter, sort_keys=False, allow_unicode=True)}---",
         f"# {escape_markdown(card.name)}",
         f"> **{ADVISORY}**",
         card.description.strip(),

@@ -24,7 +24,7 @@ from biomistral import artifacts
 from biomistral.artifacts import Draft, Origin
 from biomistral.errors import InputError, ModelError
 from biomistral.models.awq import awq_config
-from biomistral.models.cards import Card, read_card, write_card
+from biomistral.models.cards import Card, read_card, read_front_matter, write_card
 from biomistral.models.checkpoints import CONFIG, Checkpoint
 from biomistral.models.gguf import gguf_file
 from biomistral.models.loading import (
@@ -107,7 +107,8 @@ def quantize(
         if measured:
             progress(0, None, "measuring perplexity")
             draft.counts["held_out"] = _losses(original, draft.folder, measured)
-        write_card(draft.folder, _card(settings, read_card(model), draft.counts))
+        source = read_card(model) or read_front_matter(model)
+        write_card(draft.folder, _card(settings, source, draft.counts))
     return out
 
 
@@ -336,8 +337,12 @@ def _card(settings: QuantizeSettings, source: Card | None, counts: Mapping[str, 
         description=f"{settings.model} with smaller weights: {counts['method']}.",
         details=details,
     )
-    if source is None:
-        return card
+    if source is None:  # nobody said what it is about
+        return dataclasses.replace(card, languages=(), topics=())
     return dataclasses.replace(
-        card, licence=source.licence, languages=source.languages, datasets=source.datasets
+        card,
+        licence=source.licence,
+        languages=source.languages,
+        topics=source.topics,
+        datasets=source.datasets,
     )

@@ -278,11 +278,12 @@ def _write_cards(folder: Path, models: Mapping[str, Path], results: Results) -> 
             relation=None,
             description="A model this run was given. Its own card says where it comes from.",
         )
-        text = render_card(card, _card_results(name, results) or "Not measured in this run.")
+        text = render_card(card, card_results(name, results) or "Not measured in this run.")
         _write_text(folder / f"{stem}.md", text)
 
 
-def _card_results(model: str, results: Results) -> str:
+def card_results(model: str, results: Results) -> str:
+    """Return the tables of one model as Markdown, for its card; empty if it was not measured."""
     protocols = dict.fromkeys((s.scoring, s.shots) for s in results.settings)
     tables = [model_table(results, model, *protocol) for protocol in protocols]
     return "\n\n".join(

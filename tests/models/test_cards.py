@@ -132,3 +132,10 @@ def test_a_broken_card_is_named(tmp_path, content: str) -> None:
     (tmp_path / "card.json").write_text(content)
     with pytest.raises(InputError, match=r"card\.json: is no model card of biomistral"):
         read_card(tmp_path)
+
+
+def test_more_keys_go_before_the_cards_own_and_nothing_removes() -> None:
+    matter = front_matter(render_card(CARD, more={"library_name": "gguf", "base_model": None}))
+    assert matter["library_name"] == "gguf"
+    assert "base_model" not in matter
+    assert matter["base_model_relation"] == "merge"
