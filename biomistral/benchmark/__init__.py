@@ -1,8 +1,9 @@
 """Benchmark: published question files and a user's own tasks, as questions and as prompts.
 
 ``load_questions`` makes the ``questions`` artefact; ``build_requests`` turns questions into the
-prompts of an evaluation; ``show_question`` shows one of them to a person. Knows nothing about
-models.
+prompts of an evaluation; ``show_question`` shows one of them to a person.
+``load_training_questions`` and ``training_requests`` do the same for what is learned from. Knows
+nothing about models.
 """
 
 from __future__ import annotations
@@ -15,14 +16,22 @@ if TYPE_CHECKING:
     from biomistral.benchmark.prompts import build_requests, build_validation_requests
     from biomistral.benchmark.questions import find_question_files, load_questions
     from biomistral.benchmark.showing import show_question
+    from biomistral.benchmark.teaching import (
+        find_training_files,
+        load_training_questions,
+        training_requests,
+    )
 
 __all__ = [
     "build_requests",
     "build_validation_requests",
     "find_overlap",
     "find_question_files",
+    "find_training_files",
     "load_questions",
+    "load_training_questions",
     "show_question",
+    "training_requests",
 ]
 
 _MODULES = {
@@ -32,6 +41,9 @@ _MODULES = {
     "find_question_files": "questions",
     "load_questions": "questions",
     "show_question": "showing",
+    "find_training_files": "teaching",
+    "load_training_questions": "teaching",
+    "training_requests": "teaching",
 }
 
 

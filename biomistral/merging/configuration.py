@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from biomistral.merging.catalogue import METHODS, Method, Parameter
 from biomistral.merging.parameters import Entry, Setting
-from biomistral.merging.references import Part, Reference
+from biomistral.merging.references import Part, Reference, parse_reference
 
 if TYPE_CHECKING:
     from biomistral.recipe.settings import MergeSettings
@@ -114,7 +115,7 @@ def from_settings(settings: MergeSettings) -> MergeConfig:
         where=f"merge {settings.name}",
         method=settings.method,
         slices=tuple(Slice(group[0].where, origin, tuple(group)) for group in groups),
-        references={name: Reference(Part(name)) for name in names},
+        references={name: _reference(name) for name in names},
         donor=next(iter(names)),
         base=base,
         settings=_set(settings, rules.per_merge, ""),
@@ -126,6 +127,12 @@ def from_settings(settings: MergeSettings) -> MergeConfig:
             if origin and source.model == base
         ),
     )
+
+
+def _reference(name: str) -> Reference:
+    """A model by its name; ``base+adapter`` is one, too, where no folder is called so."""
+    with_adapter = "+" in name and not Path(name).is_dir()
+    return parse_reference(name) if with_adapter else Reference(Part(name))
 
 
 def _range(layers: list[int] | None) -> tuple[int, int] | None:

@@ -73,13 +73,14 @@ def merge(
     models: Mapping[str, Path] | None = None,
     options: MergeOptions = MergeOptions(),
     origin: Origin | None = None,
+    card: Card | None = None,
     progress: Progress = ignore,
 ) -> Path:
     """Merge models as the entry of a recipe says; return ``out``, a checkpoint folder.
 
     The names in ``settings`` are looked up in ``models``; without it they are folders or names of
     the hub. Config, tokenizer and, if no ``dtype`` is set, the type of each tensor are those of the
-    base (without one: of the first model).
+    base (without one: of the first model). ``card`` takes the place of the card that is written.
 
     Raises ``RecipeError``, ``ModelError`` or ``InputError`` before anything is written, except
     that NaN and infinity are found on the way; ``out`` is then left as it was. An interrupted merge
@@ -94,7 +95,7 @@ def merge(
     artifacts.check_apart(out, folders)
     plan = plan_merge(config, folders, allow_pickle=options.allow_pickle)
     origin = origin or _origin(settings.name, values, plan, folders, options)
-    card = _card(config, settings.name, folders, _details(settings))
+    card = card or _card(config, settings.name, folders, _details(settings))
     return _make(plan, out, options, origin, card, progress, digest=True)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import torch
 import transformers.utils.logging
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from biomistral.errors import MissingDependencyError, ModelError, require
 from biomistral.models.checkpoints import Checkpoint, check_tokenizer_fits
@@ -43,14 +43,17 @@ def load_model(
     revision: str | None = None,
     precision: Precision = "bfloat16",
     device: torch.device | None = None,
+    bits: Literal[4, 8] | None = None,
 ) -> Any:
     """Load a causal language model from a folder or the hub, in evaluation mode on ``device``.
 
     A GGUF file, or a folder with one, gives a plain model. ``precision`` is that of the weights, or
-    of the unquantized ones of a quantized checkpoint.
+    of the unquantized ones of a quantized checkpoint. With ``bits``, a plain checkpoint is quantized
+    on the way: 8 (LLM.int8) or 4 (NF4).
+
     Raises ``InputError`` if there is nothing at ``path``, ``ModelError`` if what is there is no
-    whole safetensors checkpoint of a known architecture, ``MissingDependencyError`` if it is
-    quantized in a form that needs a library.
+    whole safetensors checkpoint of a known architecture (or a quantized one, with ``bits``),
+    ``MissingDependencyError`` if it is to be quantized in a form that needs a library.
     """
     device = device or pick_device()
     if file := gguf_file(Path(path)):
@@ -59,13 +62,19 @@ def load_model(
     folder = local_folder(path, revision)
     quantization = Checkpoint(folder).config.get("quantization_config") or {}
     method = quantization.get("quant_method")
+    if method and bits:
+        raise ModelError(
+            f"{path}: is quantized already ({method}); name the model that it was made of"
+        )
+    method = "bitsandbytes" if bits else method
     if method == "bitsandbytes":
-        require("bitsandbytes", extra="quantization", purpose=f"the quantized checkpoint {path}")
+        purpose = f"loading {path} in {bits} bits" if bits else f"the quantized checkpoint {path}"
+        require("bitsandbytes", extra="quantization", purpose=purpose)
     model = None
     if method == "awq":
         model = _own_awq(folder, precision, device)
     if model is None:
-        model = _from_pretrained(folder, precision, device if method else None)
+        model = _from_pretrained(folder, precision, device if method else None, bits)
     if method == "bitsandbytes":
         leave_weights_as_stored(model)
     if not hasattr(model, "hf_quantizer"):
@@ -131,9 +140,15 @@ def _own_awq(folder: Path, precision: Precision, device: torch.device) -> Any:
     return None
 
 
-def _from_pretrained(folder: Path, precision: Precision, device: torch.device | None) -> Any:
+def _from_pretrained(
+    folder: Path,
+    precision: Precision,
+    device: torch.device | None,
+    bits: Literal[4, 8] | None = None,
+) -> Any:
     """Load with Transformers; weights go straight to ``device`` if it is given."""
     load: Any = AutoModelForCausalLM.from_pretrained
+    quantizing = {"quantization_config": _bitsandbytes(bits, precision)} if bits else {}
     try:
         with quiet_transformers():
             model, report = load(
@@ -145,6 +160,7 @@ def _from_pretrained(folder: Path, precision: Precision, device: torch.device | 
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # to name them below
                 **({"device_map": {"": device}} if device is not None else {}),
+                **quantizing,
             )
     except ImportError as error:
         raise MissingDependencyError(
@@ -168,6 +184,15 @@ def _from_pretrained(folder: Path, precision: Precision, device: torch.device | 
             "would stand in for it; fetch the checkpoint again"
         )
     return model
+
+
+def _bitsandbytes(bits: Literal[4, 8], precision: Precision) -> Any:
+    config: Any = BitsAndBytesConfig  # not typed by Transformers
+    if bits == 8:
+        return config(load_in_8bit=True)
+    return config(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=_DTYPES[precision]
+    )
 
 
 def leave_weights_as_stored(model: Any) -> None:

@@ -175,6 +175,7 @@ def _add_scores_and_report(builder: Builder, settings: EvaluateSettings, questio
     )
     listed = builder.model_inputs(_known_models(builder))
     tokens = [f"tokens/{corpus.name}" for corpus in builder.recipe.corpus]
+    adapters = _adapters(builder)
     looked_at = builder.recipe.corpus if settings.find_overlap else []
     builder.add(
         "report",
@@ -190,12 +191,14 @@ def _add_scores_and_report(builder: Builder, settings: EvaluateSettings, questio
             predictions=predictions,
             overlaps={c.name: builder.root / f"overlap/{c.name}" for c in looked_at},
             has_costs=settings.cost,
+            adapters=adapters,
         ),
         needs=[
             "scores/scores",
             *needs,
             *listed["needs"],
             *tokens,
+            *(f"adapter/{name}" for name in adapters),
             *(f"overlap/{corpus.name}" for corpus in looked_at),
             *(["scores/cost"] if settings.cost else []),
         ],
@@ -205,8 +208,14 @@ def _add_scores_and_report(builder: Builder, settings: EvaluateSettings, questio
     )
 
 
+def _adapters(builder: Builder) -> dict[str, Path]:
+    """Folders of all adapters that are trained, in the order of the recipe."""
+    entries = (*builder.recipe.sft, *builder.recipe.dpo)
+    return {e.name: builder.root / f"adapter/{e.name}" for e in entries if e.makes_adapter}
+
+
 def _known_models(builder: Builder) -> list[str]:
     """Names of all models that have files, in the order of the recipe."""
-    made = (entry.name for _, entry in links.model_entries(builder.recipe))
+    made = (e.name for _, e in links.model_entries(builder.recipe) if links.makes_model(e))
     names = (*builder.recipe.models, *made)
     return [name for name in names if not isinstance(builder.places.get(name), making.Served)]

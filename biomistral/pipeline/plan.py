@@ -20,6 +20,7 @@ from biomistral.pipeline.deciding import WITHOUT_EFFECT, of_corpus, of_texts, us
 from biomistral.pipeline.digests import FileDigests
 from biomistral.pipeline.measuring import add_evaluation, add_questions
 from biomistral.pipeline.steps import Make, Step
+from biomistral.pipeline.tuning import add_tuning
 from biomistral.recipe import links
 from biomistral.recipe.quantizing import Quantization
 from biomistral.recipe.settings import (
@@ -31,6 +32,7 @@ from biomistral.recipe.settings import (
     QuantizeSettings,
     Recipe,
     StoredModel,
+    TuningSettings,
 )
 
 
@@ -51,6 +53,8 @@ def plan(recipe: Recipe, root: Path) -> list[Step]:
     for entry in _in_order(recipe):
         if isinstance(entry, PretrainSettings):
             builder.pretrain(entry)
+        elif isinstance(entry, TuningSettings):
+            add_tuning(builder, entry)
         elif isinstance(entry, Quantization):
             builder.quantize(entry)
         else:

@@ -31,6 +31,8 @@ SECTIONS: tuple[tuple[str, tuple[type[Settings], ...]], ...] = (
     ),
     ("corpus", (settings.CorpusSettings, settings.LanguageMix)),
     ("pretrain", (settings.PretrainSettings, settings.MixedCorpus)),
+    ("sft", (settings.SftSettings,)),
+    ("dpo", (settings.DpoSettings,)),
     (
         "merge",
         (
@@ -62,6 +64,8 @@ _ONE_NEEDS_NO_LIST: tuple[tuple[type[Settings], str], ...] = (
     (settings.CorpusSettings, "articles"),
     (settings.CorpusSettings, "texts"),
     (settings.EvaluateSettings, "scoring"),
+    (settings.SftSettings, "data"),
+    (settings.DpoSettings, "pairs"),
 )
 
 

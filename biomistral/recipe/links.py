@@ -12,27 +12,36 @@ from biomistral.recipe.quantizing import Quantization
 from biomistral.recipe.settings import (
     AwqQuantization,
     CorpusSettings,
+    DpoSettings,
     EndpointModel,
     FreshModel,
     MergeSettings,
     PretrainSettings,
     QuantizeSettings,
     Recipe,
+    SftSettings,
+    TuningSettings,
 )
 
-ModelEntry = PretrainSettings | MergeSettings | QuantizeSettings
+ModelEntry = PretrainSettings | SftSettings | DpoSettings | MergeSettings | QuantizeSettings
 
 
 def model_entries(recipe: Recipe) -> Iterator[tuple[str, ModelEntry]]:
     """Yield every entry that makes a model, with its path in the recipe."""
-    for section in ("pretrain", "merge", "quantize"):
+    for section in ("pretrain", "sft", "dpo", "merge", "quantize"):
         for index, entry in enumerate(getattr(recipe, section)):
             yield f"{section}[{index}]", entry
 
 
+def makes_model(entry: ModelEntry) -> bool:
+    """Whether an entry makes a whole model, and not an adapter alone."""
+    alone = isinstance(entry, TuningSettings) and entry.makes_adapter and not entry.merge_adapter
+    return not alone
+
+
 def models_used(entry: ModelEntry) -> list[str]:
     """Names of the models that an entry is made from, without repeats."""
-    if isinstance(entry, PretrainSettings | Quantization):
+    if isinstance(entry, PretrainSettings | TuningSettings | Quantization):
         return [entry.model]
     base = [entry.base] if entry.base is not None else []
     return list(dict.fromkeys([*base, *(source.model for source in entry.models)]))
@@ -83,6 +92,8 @@ def link_problems(recipe: Recipe) -> list[str]:
         *_repeated_names(recipe),
         *_unknown_models(recipe),
         *_served_models(recipe),
+        *_adapters_without_model(recipe),
+        *_quantized_starts(recipe),
         *_unknown_corpora(recipe),
         *_held_out_problems(recipe),
         *_unknown_tokenizers(recipe),
@@ -132,6 +143,35 @@ def _served_models(recipe: Recipe) -> Iterator[str]:
             yield (
                 f"{path}: the model {name!r} is behind an endpoint, where it can be evaluated and "
                 "no more; name one that is in a folder or on the hub"
+            )
+
+
+def _adapters_without_model(recipe: Recipe) -> Iterator[str]:
+    """Adapters that are not merged, named where a model is due."""
+    alone = {entry.name for _, entry in model_entries(recipe) if not makes_model(entry)}
+    used = [(path, name) for path, entry in model_entries(recipe) for name in models_used(entry)]
+    used += [
+        ("evaluate.models", name) for name in (recipe.evaluate.models if recipe.evaluate else [])
+    ]
+    for path, name in used:
+        if name in alone:
+            yield (
+                f"{path}: {name!r} is an adapter alone (merge_adapter: false), and a model is due; "
+                "leave merge_adapter out"
+            )
+
+
+def _quantized_starts(recipe: Recipe) -> Iterator[str]:
+    """Training that is to start from a quantized model of the recipe."""
+    quantized = {entry.name: entry.model for entry in recipe.quantize}
+    for path, entry in model_entries(recipe):
+        if isinstance(entry, PretrainSettings | TuningSettings) and entry.model in quantized:
+            remedy = f"start from {quantized[entry.model]!r}"
+            if isinstance(entry, TuningSettings):
+                remedy += ", which method: qlora holds in 8 or 4 bits while it trains an adapter"
+            yield (
+                f"{path}.model: {entry.model!r} is quantized, and quantized weights cannot be "
+                f"trained; {remedy}"
             )
 
 

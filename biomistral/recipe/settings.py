@@ -53,6 +53,7 @@ from biomistral.recipe.quantizing import (
     QuantizeSettings,
 )
 from biomistral.recipe.training import MixedCorpus, PretrainSettings
+from biomistral.recipe.tuning import DpoSettings, SftSettings, TuningSettings
 
 __all__ = [
     "Architecture",
@@ -61,6 +62,7 @@ __all__ = [
     "BitsandbytesQuantization",
     "CorpusSettings",
     "DareMerge",
+    "DpoSettings",
     "EndpointModel",
     "EnsembleSettings",
     "EvaluateSettings",
@@ -83,12 +85,14 @@ __all__ = [
     "QuantizeSettings",
     "Recipe",
     "Settings",
+    "SftSettings",
     "SlerpMerge",
     "SparseInput",
     "StoredModel",
     "TaskArithmeticMerge",
     "TiesMerge",
     "TokenizerTraining",
+    "TuningSettings",
     "WeightedInput",
     "parameter_numbers",
 ]
@@ -106,6 +110,8 @@ class Recipe(Settings):
         default_factory=list, description="Corpora; a single one may be written without a list."
     )
     pretrain: list[PretrainSettings] = Field(default_factory=list, description="Training runs.")
+    sft: list[SftSettings] = Field(default_factory=list, description="Fine-tuned models.")
+    dpo: list[DpoSettings] = Field(default_factory=list, description="Models tuned on preferences.")
     merge: list[MergeSettings] = Field(default_factory=list, description="Merged models.")
     quantize: list[QuantizeSettings] = Field(default_factory=list, description="Quantized models.")
     benchmark: BenchmarkSettings = Field(

@@ -63,12 +63,14 @@ class _Inputs:
     corpora: Mapping[str, Path]
     predictions: Mapping[str, Path]
     overlaps: Mapping[str, Path]
+    adapters: Mapping[str, Path]
     costs: Path | None = None
 
     def labelled(self) -> Iterator[tuple[str, str, Path]]:
         """Role, name and folder of each input."""
         yield from (("corpus", name, path) for name, path in self.corpora.items())
         yield from (("model", name, path) for name, path in self.models.items())
+        yield from (("adapter", name, path) for name, path in self.adapters.items())
         yield "questions", "questions", self.questions
         yield from (("overlap", name, path) for name, path in self.overlaps.items())
         yield from (("predictions", name, path) for name, path in self.predictions.items())
@@ -88,6 +90,7 @@ def report(
     predictions: Mapping[str, Path],
     overlaps: Mapping[str, Path] | None = None,
     costs: Path | None = None,
+    adapters: Mapping[str, Path] | None = None,
     origin: Origin | None = None,
 ) -> Path:
     """Write the report of a run to ``out`` and return it.
@@ -96,11 +99,15 @@ def report(
     ``predictions`` map names to folders, in the order to print; a model may be any checkpoint or a
     folder that is not there (a hub id), and then says less about itself. ``overlaps`` are folders of
     what was found of the questions in each corpus, ``costs`` a folder of measured costs.
+    ``adapters`` are those that were merged into models of the same names, or stand alone: their
+    training is shown.
 
     Makes ``index.html``, ``report.md``, ``report.tex``, ``tables/*.csv`` and ``cards/*.md``.
     Raises ``InputError`` if scores or questions cannot be read.
     """
-    inputs = _Inputs(scores, questions, models, corpora, predictions, overlaps or {}, costs)
+    inputs = _Inputs(
+        scores, questions, models, corpora, predictions, overlaps or {}, adapters or {}, costs
+    )
     origin = origin or _origin(out, title, inputs)
     material = _read(inputs)
     document = compose(title, material)
@@ -142,7 +149,7 @@ def _read(inputs: _Inputs) -> Material:
         corpora=[a for a in found if a.role == "corpus"],
         others=[a for a in found if a.role not in {"model", "corpus"}],
         costs=_costs(inputs.costs),
-        logs=_logs(inputs.models),
+        logs=_logs({**inputs.models, **inputs.adapters}),
         samples=_samples(inputs, results, tasks),
         overlaps={
             name: _if_there(folder / "overlap.parquet", TaskOverlap)

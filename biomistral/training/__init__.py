@@ -1,22 +1,31 @@
-"""Training: continued pre-training on packed rows of tokens.
+"""Training: continued pre-training, fine-tuning and preference tuning.
 
-from biomistral.training import pretrain
+from biomistral.training import fine_tune, prefer, pretrain
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from biomistral.training.conversations import find_data_files
+    from biomistral.training.fine_tuning import fine_tune
+    from biomistral.training.preferring import prefer
     from biomistral.training.pretraining import pretrain
 
-__all__ = ["pretrain"]
+__all__ = ["find_data_files", "fine_tune", "prefer", "pretrain"]
+
+_MODULES = {
+    "find_data_files": "conversations",
+    "fine_tune": "fine_tuning",
+    "prefer": "preferring",
+    "pretrain": "pretraining",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Load the room only when its step is asked for: it brings torch and transformers."""
-    if name == "pretrain":
-        from biomistral.training.pretraining import pretrain
-
-        return pretrain
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Load a step only when it is asked for: it brings torch and transformers (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

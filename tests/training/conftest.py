@@ -12,6 +12,7 @@ import pytest
 
 from biomistral.artifacts import Origin, create
 from biomistral.models.rows import DOCUMENTS, Row, write_rows
+from biomistral.records import Request
 
 EOS = 2
 VOCABULARY_SIZE = 300  # below that of the tokenizer of all tests
@@ -64,3 +65,22 @@ def make_tokens(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         return out
 
     return make
+
+
+@pytest.fixture(scope="session")
+def asked() -> list[Request]:
+    """Twelve invented questions with the letters A and B, of which B is right."""
+    return [
+        Request(
+            question_id=str(number),
+            task="fevers",
+            language="en",
+            shots=0,
+            seed=0,
+            scoring="letter",
+            prompt=f"The fever of valley {number} is treated with (A) bark (B) rest Answer:(",
+            continuations=("A", "B"),
+            gold=1,
+        )
+        for number in range(12)
+    ]

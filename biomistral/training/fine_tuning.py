@@ -1,0 +1,227 @@
+"""Supervised fine-tuning: questions with their answers, or conversations, to a tuned model.
+
+Only answers are learned. Examples share rows and do not see each other. What is written is an
+adapter (LoRA, QLoRA) or a whole model. Knows nothing about where questions come from.
+Published settings: arXiv 2402.10373; see ``recipes/biomistral-sft.yaml``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainingArguments
+
+from biomistral import artifacts
+from biomistral.artifacts import Origin
+from biomistral.models.loading import load_model, load_tokenizer
+from biomistral.progress import Progress, ignore
+from biomistral.recipe.settings import SftSettings
+from biomistral.records import Request
+from biomistral.training import tuning_run
+from biomistral.training.answer_loss import Calibrating, answer_losses
+from biomistral.training.conversation_tokens import Renderer, without_tests
+from biomistral.training.conversations import (
+    Messages,
+    Spot,
+    find_data_files,
+    read_conversations,
+)
+from biomistral.training.cross_entropy import IGNORED
+from biomistral.training.lessons import Lesson, collate_lessons, lessons_of, pack
+from biomistral.training.low_rank import load_learner
+
+
+def fine_tune(
+    settings: SftSettings,
+    model: Path,
+    out: Path,
+    *,
+    requests: Sequence[Request] = (),
+    test_runs: Path | None = None,
+    seed: int = 42,
+    origin: Origin | None = None,
+    progress: Progress = ignore,
+) -> Path:
+    """Tune ``model`` on questions and on the conversations that ``settings`` name; return ``out``.
+
+    ``out`` becomes an ``adapter`` artefact, or a ``model`` if every weight is trained. ``requests``
+    are questions with the prompt to learn from. Conversations that hold 13 words in a row of
+    ``test_runs`` (a file of ``ngrams``) are left out. Interrupted runs go on from their last
+    checkpoint. ``seed`` counts unless the settings name one.
+
+    Raises ``InputError`` if data cannot be read or nothing is left of it, ``ModelError`` if the
+    model cannot be trained so, ``MissingDependencyError`` without PEFT for an adapter.
+    """
+    tuning_run.refuse_several_processes()
+    seed = settings.seed if settings.seed is not None else seed
+    files = [path for _, path in find_data_files(settings.data)]
+    conversations = read_conversations(files)
+    origin = origin or tuning_run.origin_of(settings, model, files, requests, test_runs, seed)
+    with artifacts.create(out, origin, resume=True) as draft:
+        progress(0, None, "loading the model")
+        learner = load_learner(settings, model, seed)
+        tokenizer = load_tokenizer(model)
+        left_out: Counter[str] = Counter()
+        plain = without_tests(conversations, test_runs)
+        left_out["overlap with test questions"] = len(conversations) - len(plain)
+        lessons = _lessons(tokenizer, requests, plain)
+        kept = tuning_run.short_enough(
+            lessons, lambda lesson: len(lesson.ids), settings.sequence_length, settings.name
+        )
+        left_out["longer than sequence_length"] = len(lessons) - len(kept)
+        rows = (
+            pack(kept, settings.sequence_length)
+            if settings.packing
+            else [[lesson] for lesson in kept]
+        )
+        arguments = tuning_run.arguments_of(settings, draft.work, seed, len(rows))
+        trainer = _trainer(settings, learner, model, rows, arguments, progress)
+        tuning_run.run(trainer, draft.work)
+        draft.counts.update(examples=len(kept), rows=len(rows), left_out=dict(+left_out))
+        card = _card(settings, len(kept), Counter(request.task for request in requests))
+        tuning_run.finish(settings, trainer, learner, model, draft, card)
+    return out
+
+
+def _lessons(
+    tokenizer: Any, requests: Sequence[Request], conversations: Sequence[tuple[Spot, Messages]]
+) -> list[Lesson]:
+    lessons = lessons_of(tokenizer, requests)
+    if conversations:
+        renderer = Renderer(tokenizer)
+        lessons += [renderer.lesson(spot, messages) for spot, messages in conversations]
+    return lessons
+
+
+# --- the trainer ----------------------------------------------------------------------------------
+
+
+class _Rows(Dataset[list[Lesson]]):
+    """Rows of lessons as the data loader wants them."""
+
+    def __init__(self, rows: Sequence[list[Lesson]]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> list[Lesson]:
+        return self.rows[index]
+
+
+class _AnswerTrainer(Trainer):
+    """The Trainer with our loss. ``start`` is a model that stays as it was, if one is needed."""
+
+    def __init__(self, *, calibrating: Calibrating, start: Any = None, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.calibrating = calibrating
+        self.start = start
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: Mapping[str, Any],
+        return_outputs: bool = False,  # noqa: FBT001  the Trainer's signature
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        assert not return_outputs, "nothing is evaluated here"
+        targets = inputs["labels"][:, 1:]  # (B, T - 1)
+        logits = answer_logits(model, inputs)  # (N, V)
+        start_logits = None
+        if self.calibrating.jeffreys_weight:
+            with torch.no_grad(), self._as_it_started(model) as start:
+                start_logits = answer_logits(start, inputs)
+        losses = answer_losses(
+            logits,
+            targets[targets != IGNORED],
+            letters=inputs["letters"],
+            calibrating=self.calibrating,
+            start_logits=start_logits,
+        )
+        # Over all tokens of the optimizer step, however it is cut into forward passes.
+        return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+
+    @contextlib.contextmanager
+    def _as_it_started(self, model: Any) -> Any:
+        """The model before training: another one, or this one without its adapter."""
+        if self.start is not None:
+            yield self.start
+            return
+        learner = self.accelerator.unwrap_model(model)
+        with learner.disable_adapter():
+            yield learner
+
+
+def answer_logits(model: Any, inputs: Mapping[str, Any]) -> Tensor:
+    """Logits where an answer token is due, row by row.  # (N, V).
+
+    The head, the dearest layer of a small model, is asked for these columns only. No attention mask
+    and no cache: with either, examples of one row would see each other (see ``attention``).
+    """
+    due = inputs["labels"][:, 1:] != IGNORED  # (B, T - 1)
+    columns = due.any(0).nonzero()[:, 0]  # (P,)
+    logits = model(
+        input_ids=inputs["input_ids"],
+        position_ids=inputs["position_ids"],
+        documents=inputs["documents"],
+        use_cache=False,
+        logits_to_keep=columns,
+    ).logits  # (B, P, V)
+    picked: Tensor = logits[due[:, columns]]
+    return picked
+
+
+def _trainer(
+    settings: SftSettings,
+    learner: Any,
+    model: Path,
+    rows: Sequence[list[Lesson]],
+    arguments: Mapping[str, Any],
+    progress: Progress,
+) -> Trainer:
+    calibrating = Calibrating(
+        settings.answer_smoothing, settings.entropy_weight, settings.jeffreys_weight
+    )
+    start = None
+    if settings.jeffreys_weight and not settings.makes_adapter:
+        start = load_model(model, precision="float32").requires_grad_(False)
+    learner.config.use_cache = False
+    with tuning_run.quiet():
+        return _AnswerTrainer(
+            calibrating=calibrating,
+            start=start,
+            model=learner.train(),
+            args=TrainingArguments(**arguments),
+            train_dataset=_Rows(rows),
+            data_collator=collate_lessons,
+            callbacks=[tuning_run.Watcher(progress)],
+        )
+
+
+def _card(settings: SftSettings, num_examples: int, by_task: Mapping[str, int]) -> Any:
+    against = {
+        "Jeffreys divergence to the start": settings.jeffreys_weight,
+        "Entropy of the answer": settings.entropy_weight,
+        "Smoothing of the answer": settings.answer_smoothing,
+    }
+    return tuning_run.card_of(
+        settings,
+        "Fine-tuned on answers to multiple-choice questions."
+        if by_task
+        else "Fine-tuned on conversations.",
+        {
+            "Training questions": ", ".join(f"{task} {count}" for task, count in by_task.items()),
+            "Files of conversations": ", ".join(Path(name).name for name in settings.data),
+            "Examples": str(num_examples),
+            **{label: f"weight {value:g}" for label, value in against.items() if value},
+        },
+        languages=tuple(settings.languages) if by_task else (),
+        datasets=tuple(by_task),
+    )
