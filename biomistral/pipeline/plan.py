@@ -32,8 +32,8 @@ from biomistral.recipe.settings import (
     QuantizeSettings,
     Recipe,
     StoredModel,
-    TuningSettings,
 )
+from biomistral.recipe.tuning import TuningSettings
 
 
 def plan(recipe: Recipe, root: Path) -> list[Step]:

@@ -22,8 +22,8 @@ from biomistral.progress import Progress
 from biomistral.recipe.settings import (
     BenchmarkSettings,
     SftSettings,
-    TuningSettings,
 )
+from biomistral.recipe.tuning import TuningSettings
 
 
 def add_tuning(builder: Builder, entry: TuningSettings) -> None:

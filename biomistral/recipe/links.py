@@ -20,8 +20,8 @@ from biomistral.recipe.settings import (
     QuantizeSettings,
     Recipe,
     SftSettings,
-    TuningSettings,
 )
+from biomistral.recipe.tuning import TuningSettings
 
 ModelEntry = PretrainSettings | SftSettings | DpoSettings | MergeSettings | QuantizeSettings
 

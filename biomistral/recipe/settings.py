@@ -53,7 +53,7 @@ from biomistral.recipe.quantizing import (
     QuantizeSettings,
 )
 from biomistral.recipe.training import MixedCorpus, PretrainSettings
-from biomistral.recipe.tuning import DpoSettings, SftSettings, TuningSettings
+from biomistral.recipe.tuning import DpoSettings, SftSettings
 
 __all__ = [
     "Architecture",
@@ -92,7 +92,6 @@ __all__ = [
     "TaskArithmeticMerge",
     "TiesMerge",
     "TokenizerTraining",
-    "TuningSettings",
     "WeightedInput",
     "parameter_numbers",
 ]

@@ -21,7 +21,7 @@ from biomistral.models.adapters import ADAPTER_CONFIG
 from biomistral.models.checkpoints import Checkpoint
 from biomistral.models.hub import name_of
 from biomistral.models.loading import Precision, load_model, quiet_transformers
-from biomistral.recipe.settings import TuningSettings
+from biomistral.recipe.tuning import TuningSettings
 
 
 def load_learner(settings: TuningSettings, folder: Path, seed: int) -> Any:

@@ -26,7 +26,7 @@ from biomistral.models.cards import Card, write_card
 from biomistral.models.loading import load_tokenizer, pick_device, quiet_transformers
 from biomistral.models.writing import copy_companions
 from biomistral.progress import Progress
-from biomistral.recipe.settings import SftSettings, TuningSettings
+from biomistral.recipe.tuning import SftSettings, TuningSettings
 from biomistral.records import Request
 from biomistral.training.checkpointing import mark_complete, newest_complete
 from biomistral.training.low_rank import check_trained_weights, num_trained, save_adapter

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from biomistral import artifacts
+from biomistral import artifacts, versions
 from biomistral.models.adapters import is_adapter
 from biomistral.pipeline import plan, run_steps
 from biomistral.pipeline.tuning import section_of
@@ -141,3 +141,13 @@ def test_the_merged_model_is_the_model_with_its_adapter(recipe_of, tiny_model, t
         inside = merged.eval()(ids).logits
     torch.testing.assert_close(inside, beside, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(inside, plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("code", ["training_questions", "sft", "dpo"])
+def test_a_new_version_of_a_steps_code_makes_it_again(code, recipe_of, tmp_path, monkeypatch):
+    def marks() -> dict[str, str]:
+        return {step.key: step.origin.fingerprint for step in plan(recipe_of(), tmp_path)}
+
+    before = marks()
+    monkeypatch.setattr(versions, "STEP_VERSIONS", {**versions.STEP_VERSIONS, code: 99})
+    assert marks() != before
