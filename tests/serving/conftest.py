@@ -32,19 +32,20 @@ TEMPLATE = (
 
 @pytest.fixture(scope="session")
 def trained_model(make_model, tokenizer, tmp_path_factory) -> Path:
-    """Folder of a tiny model that has learnt one sentence, with a chat template."""
+    """Folder of a tiny model that has learnt a few sentences, with a chat template."""
     import torch
     from transformers import AutoModelForCausalLM
 
     folder = tmp_path_factory.mktemp("trained") / "valley"
     shutil.copytree(make_model(0), folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
-    texts = [TEXT, f"[INST] fever? [/INST] {TEXT}"]
+    letters = "The fever of the river valley is treated with (A) bark (B) rest (C) water"
+    texts = [TEXT, f"[INST] fever? [/INST] {TEXT}", letters]
     rows = [torch.tensor([[*tokenizer(text)["input_ids"], 2]]) for text in texts]
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     model.train()
-    for step in range(80):
-        row = rows[step % 2]
+    for step in range(120):
+        row = rows[step % 3]
         model(row, labels=row).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
