@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -89,13 +90,15 @@ def main() -> None:
     # Idle threads of PyTorch sleep after a short spin: as fast alone, ten times faster beside others.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "100000")
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     arguments = [argument for argument in sys.argv[1:] if argument != "--traceback"]
     try:
         app(arguments)
     except BiomistralError as error:
         if len(arguments) < len(sys.argv[1:]):
             raise
-        typer.echo(f"error: {error}", err=True)
+        if os.environ.get("RANK", "0") == "0":  # several processes have one error to tell
+            typer.echo(f"error: {error}", err=True)
         sys.exit(2)
 
 
@@ -128,11 +131,14 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would run and why; run nothing.")
     ] = False,
+    nproc: Annotated[
+        int, typer.Option(min=1, help="Processes to train in on this machine, one a GPU.")
+    ] = 1,
 ) -> None:
     """Run the steps of a recipe; what is there already is skipped, what was interrupted goes on."""
     from biomistral.cli import running
 
-    running.run(recipe, out, only=only or [], changes=changes or [], dry_run=dry_run)
+    running.run(recipe, out, only=only or [], changes=changes or [], dry_run=dry_run, nproc=nproc)
 
 
 @app.command()

@@ -5,6 +5,7 @@ Knows how things look on a terminal, nothing about what steps do.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from biomistral.advisory import ADVISORY
-from biomistral.cli import terminal
+from biomistral.cli import launching, terminal
 from biomistral.pipeline import (
     Outcome,
     Step,
@@ -31,28 +32,49 @@ _WORDS = {"done": "is there", "new": "new", "changed": "changed"}
 
 
 def run(
-    recipe_file: Path, out: Path, *, only: Sequence[str], changes: Sequence[str], dry_run: bool
+    recipe_file: Path,
+    out: Path,
+    *,
+    only: Sequence[str],
+    changes: Sequence[str],
+    dry_run: bool,
+    nproc: int = 1,
 ) -> None:
-    """Plan a recipe and run it, or only show the plan."""
-    console = Console(highlight=False, markup=False)  # brackets in paths are no markup
+    """Plan a recipe and run it, or only show the plan; train in ``nproc`` processes."""
+    # Brackets in paths are no markup. Of several processes the first one speaks.
+    console = Console(highlight=False, markup=False, quiet=not launching.is_first())
     recipe = load_recipe(recipe_file, changes=changes)
     root = out / recipe.name
     steps = select(plan(recipe, root), only)
     if dry_run:
         _show_plan(console, steps, {step.key: judge(step, root) for step in steps})
+        launching.show_needs(console, recipe, steps, nproc)
         if not any(step.missing for step in steps):
             show_costs(console, recipe, root)
         return
-    outcomes = execute(console, recipe, root, steps)
+    again = launching.Again(recipe_file, out, tuple(changes), nproc)
+    outcomes = execute(console, recipe, root, steps, again if nproc > 1 else None)
+    if launching.num_processes() > 1:
+        return  # whoever started the processes says the rest
     console.print(_outcome_table(outcomes))
     if any(outcome.step.kind == "report" for outcome in outcomes):
         console.print(f"Report: {root / 'report/report/index.html'}", soft_wrap=True)
     console.print(ADVISORY, style="dim")
 
 
-def execute(console: Console, recipe: Recipe, root: Path, steps: Sequence[Step]) -> list[Outcome]:
-    """Run steps with a bar, and write the recipe beside what they make."""
+def execute(
+    console: Console,
+    recipe: Recipe,
+    root: Path,
+    steps: Sequence[Step],
+    again: launching.Again | None = None,
+) -> list[Outcome]:
+    """Run steps with a bar, and write the recipe beside what they make.
+
+    With ``again``, models are trained by this command in several processes.
+    """
     verdicts = {step.key: judge(step, root) for step in steps}
+    launching.check_only_training(step for step in steps if verdicts[step.key].state != "done")
     terminal.interrupt_on_termination()
     waiting = sum(verdict.state != "done" for verdict in verdicts.values())
     console.print(f"{recipe.name}: {waiting} of {len(steps)} steps to do, in {root}")
@@ -62,11 +84,15 @@ def execute(console: Console, recipe: Recipe, root: Path, steps: Sequence[Step])
     outcomes: list[Outcome] = []
     with terminal.bar(console) as bar:
         for outcome in run_steps(
-            steps, root, progress_of=lambda step: terminal.listener(bar, step.key)
+            steps,
+            root,
+            progress_of=lambda step: terminal.listener(bar, step.key),
+            launch=functools.partial(launching.launch, console, bar, again) if again else None,
         ):
             _forget(bar)
             outcomes.append(outcome)
-            (root / "recipe.yaml").write_text(explain(recipe), encoding="utf-8")
+            if launching.is_first():
+                (root / "recipe.yaml").write_text(explain(recipe), encoding="utf-8")
             if outcome.verdict.state != "done":
                 console.print(_line(outcome))
     return outcomes

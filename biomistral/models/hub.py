@@ -94,6 +94,16 @@ def local_folder(
     return fetched
 
 
+def cached_file(path: str, revision: str | None, name: str) -> Path | None:
+    """A file of a hub repository if it is on this machine already; fetches nothing."""
+    if not is_hub_id(path):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(path, name, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
 def name_of(folder: Path) -> str:
     """Return owner/name for a folder in the hub's cache, for any other the last part of its path."""
     place = Path(os.path.abspath(folder))  # noqa: PTH100  links keep the names they were given

@@ -10,5 +10,16 @@ from biomistral.pipeline.costs import expected_costs
 from biomistral.pipeline.plan import plan
 from biomistral.pipeline.running import Outcome, run_steps, select
 from biomistral.pipeline.steps import Step, Verdict, judge
+from biomistral.pipeline.training_needs import training_needs
 
-__all__ = ["Outcome", "Step", "Verdict", "expected_costs", "judge", "plan", "run_steps", "select"]
+__all__ = [
+    "Outcome",
+    "Step",
+    "Verdict",
+    "expected_costs",
+    "judge",
+    "plan",
+    "run_steps",
+    "select",
+    "training_needs",
+]

@@ -16,6 +16,8 @@ from biomistral.errors import InputError, MissingDependencyError, ModelError, di
 from biomistral.pipeline.steps import Step, Verdict, judge
 from biomistral.progress import Progress, ignore
 
+TRAINED = ("pretrain",)  # sections whose steps can run in several processes
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -64,8 +66,11 @@ def run_steps(
     root: Path,
     *,
     progress_of: Callable[[Step], Progress] = lambda _: ignore,
+    launch: Callable[[Step], None] | None = None,
 ) -> Iterator[Outcome]:
     """Run steps in order, yielding each one's outcome as it is known.
+
+    ``launch``, if given, makes the models that are trained, in place of this process.
 
     Raises ``InputError`` with everything that is missing before the first step starts.
     """
@@ -78,7 +83,9 @@ def run_steps(
     for step in steps:
         out, verdict = root / step.key, verdicts[step.key]
         started = time.perf_counter()
-        if verdict.state != "done":
+        if verdict.state != "done" and launch is not None and step.section in TRAINED:
+            launch(step)
+        elif verdict.state != "done":
             _make(step, out, progress_of(step))
         seconds = 0.0 if verdict.state == "done" else time.perf_counter() - started
         yield Outcome(step, verdict, seconds, artifacts.size_bytes(out))

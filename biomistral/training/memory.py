@@ -96,12 +96,17 @@ class Estimate:
         return self.fixed + self.activations
 
     def __str__(self) -> str:
-        """The sum and its parts, in gigabytes."""
+        """The sum and its parts."""
         parts = ", ".join(
-            f"{name} {getattr(self, name) / 1e9:,.1f}"
+            f"{name} {size(getattr(self, name))}"
             for name in ("weights", "gradients", "optimizer", "activations")
         )
-        return f"{self.total / 1e9:,.1f} GB ({parts})"
+        return f"{size(self.total)} ({parts})"
+
+
+def size(num_bytes: float) -> str:
+    """Bytes as a person says them."""
+    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.0f} MB"
 
 
 def estimate(
@@ -177,7 +182,7 @@ def check_fits(needed: Estimate, available_bytes: int, settings: PretrainSetting
     if needed.fixed > available_bytes:
         raise ModelError(
             f"{settings.name}: training needs about {needed}, and the device has "
-            f"{available_bytes / 1e9:,.1f} GB; {'; '.join(remedies(settings))}"
+            f"{size(available_bytes)}; {'; '.join(remedies(settings))}"
         )
 
 

@@ -22,7 +22,7 @@ from biomistral.recipe.settings import PretrainSettings
 from biomistral.training.attention import keep_documents_apart
 from biomistral.training.cross_entropy import use_blocked_loss
 from biomistral.training.memory import split_step
-from biomistral.training.processes import num_processes
+from biomistral.training.processes import is_first, num_processes
 from biomistral.training.schedule import Course
 
 
@@ -117,7 +117,7 @@ def _of_several_processes(settings: PretrainSettings, model: Any) -> dict[str, A
     # Every parameter has a part in every loss, so none is looked for.
     common = {"ddp_find_unused_parameters": False}
     if not torch.cuda.is_available():
-        if settings.sharding == "full":
+        if settings.sharding == "full" and is_first():
             warnings.warn(
                 "on a CPU the Trainer does not shard a model: each process keeps a whole copy "
                 "(sharding: none), which takes as much memory as one process alone",

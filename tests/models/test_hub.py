@@ -142,3 +142,9 @@ def test_a_repository_in_the_cache_needs_no_network(tmp_path: Path, monkeypatch)
     (snapshot / "pytorch_model.bin.index.json").write_text("{}")
     with pytest.raises(ModelError, match="only pickled weights"):
         local_folder("o/m", revision=commit)
+
+
+def test_a_file_that_is_not_in_the_cache_is_not_fetched(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert hub.cached_file("nobody/nothing-of-this-name", None, "config.json") is None
+    assert hub.cached_file(str(tmp_path), None, "config.json") is None

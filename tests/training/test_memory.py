@@ -93,7 +93,13 @@ def test_the_published_run_fits_32_gpus_of_80_gigabytes_and_not_one():
     with pytest.raises(ModelError) as caught:
         memory.check_fits(one, int(80e9), settings)
     message = str(caught.value)
-    for part in ("m: training needs about", "weights 43.5", "80.0 GB", "--nproc", "rows_per_step"):
+    for part in (
+        "m: training needs about",
+        "weights 43.5 GB",
+        "80.0 GB",
+        "--nproc",
+        "rows_per_step",
+    ):
         assert part in message
     memory.check_fits(many, int(80e9), settings)
 

@@ -1,0 +1,64 @@
+"""What the training runs of a recipe will need of memory and disk, before anything is made.
+
+Reads configurations of stored models; opens no model and loads no PyTorch. Knows nothing about how
+it is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from biomistral.errors import BiomistralError
+from biomistral.models.checkpoints import CONFIG, read_json
+from biomistral.models.hub import cached_file
+from biomistral.recipe import links
+from biomistral.recipe.settings import FreshModel, PretrainSettings, Recipe, StoredModel
+from biomistral.training import memory
+
+_NVIDIA = Path("/proc/driver/nvidia/gpus")  # there with a GPU, whose memory nobody asks for here
+
+
+def training_needs(recipe: Recipe, num_processes: int = 1) -> Iterator[tuple[str, str]]:
+    """Yield the key of each training step, and a sentence on what it needs.
+
+    Of a model that is not on this machine nothing is known, and that is said.
+    """
+    for entry in recipe.pretrain:
+        yield f"model/{entry.name}", _needs(recipe, entry, num_processes)
+
+
+def _needs(recipe: Recipe, entry: PretrainSettings, num_processes: int) -> str:
+    shape = _shape(recipe, entry.model)
+    corpus = links.corpus_named(recipe, entry.corpus)
+    assert corpus is not None, "names were checked"
+    if shape is None:
+        return "what it needs of memory is known when its model is here"
+    try:
+        needed = memory.estimate(entry, shape, corpus.sequence_length, num_processes)
+    except BiomistralError as error:
+        return str(error)
+    each = " in each process" if num_processes > 1 else ""
+    checkpoint = memory.size(memory.checkpoint_bytes(entry, shape.num_parameters))
+    text = (
+        f"{shape.num_parameters:,} parameters, about {needed} of memory{each}; {checkpoint} of disk a "
+        f"checkpoint, of which {entry.keep_checkpoints} are kept"
+    )
+    here = memory.host_memory_bytes()
+    if needed.total <= here and not _NVIDIA.is_dir():
+        return text
+    where = "" if _NVIDIA.is_dir() else f" (this machine has {memory.size(here)})"
+    return f"{text}; if it does not fit{where}: {'; or '.join(memory.remedies(entry))}"
+
+
+def _shape(recipe: Recipe, name: str) -> memory.Shape | None:
+    """Shape of the model that ``name`` goes back to: training and merging keep it."""
+    source = recipe.models.get(links.declared_ancestor(recipe, name) or "")
+    if isinstance(source, FreshModel):
+        vocabulary = {"vocab_size": source.tokenizer.vocabulary_size}
+        return memory.shape_of({**source.architecture.model_dump(), **vocabulary})
+    if not isinstance(source, StoredModel):
+        return None
+    path = Path(source.path) / CONFIG
+    config = path if path.is_file() else cached_file(source.path, source.revision, CONFIG)
+    return memory.shape_of(read_json(config)) if config else None
