@@ -5,6 +5,7 @@ Knows nothing about formats, rules or files.
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+@functools.lru_cache(maxsize=128)  # asked for by the filters and again by who keeps the document
 def count_words(text: str) -> int:
     """Words between white space; of scripts without it (Chinese, Japanese), two characters a word."""
     num_ideographs = len(_IDEOGRAPH.findall(text))

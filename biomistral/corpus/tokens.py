@@ -7,7 +7,7 @@ files, rows or articles.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,14 @@ class DocumentTokenizer:
 
     parts: TokenizerParts
     plain: Any  # the Transformers tokenizer as it is, to check against
-    encoder: DocumentEncoder
+    _encoder: list[DocumentEncoder] = field(default_factory=list, repr=False)
+
+    @property
+    def encoder(self) -> DocumentEncoder:
+        """The fast way, made when it is first asked for: a build leaves it to its workers."""
+        if not self._encoder:
+            self._encoder.append(DocumentEncoder(self.parts))
+        return self._encoder[0]
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Token ids of each document, ``<s>`` and ``</s>`` around it; see ``DocumentEncoder``."""
@@ -75,4 +82,4 @@ def load_tokenizer(model: Path | str) -> DocumentTokenizer:
         vocabulary_size=len(plain),
         sha256=vocabulary_digest(plain),
     )
-    return DocumentTokenizer(parts, plain, DocumentEncoder(parts))
+    return DocumentTokenizer(parts, plain)
