@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 CUT = [
     "evaluate.models=[base, medical, medical-slerp]",
     "evaluate.ensembles=[]",
+    "evaluate.cost=false",
     "evaluate.languages=[en, fr]",
     "merge=[{name: medical-slerp, method: slerp, base: base, models: [{model: medical}], t: 0.7}]",
     "quantize=[]",
