@@ -235,10 +235,15 @@ class Engine:
                 job = self._queue[0]
                 if taken + job.num_tokens > self._max_tokens:
                     return
-                taken += job.num_tokens
                 self._queue.popleft()
-                self._make_room(taken)
-                self._running.append(self._placed(job))
+                self._make_room(taken + job.num_tokens)
+                try:
+                    self._running.append(self._placed(job))
+                except RuntimeError as error:  # no memory
+                    self._counters.finished += 1
+                    job.end(error)
+                    continue
+                taken += job.num_tokens
 
     def _placed(self, job: Job) -> _Running:
         """Give a job its cache, with what another prompt that begins alike has already."""
@@ -304,13 +309,18 @@ class Engine:
         with self._changed:
             self._running.remove(each)
             self._counters.finished += 1
-        if not whole:
-            return
-        tokens = each.job.prompt[:whole]
+        if whole:
+            self._keep(each.job.prompt[:whole], each.cache)
+
+    def _keep(self, tokens: list[int], cache: Cache) -> None:
         self._kept = [kept for kept in self._kept if kept.tokens != tokens[: len(kept.tokens)]]
         self._kept = self._kept[-(_MOST_KEPT - 1) :]
-        cache = self._decoder.new_cache(whole, each.cache, whole)
-        self._kept.append(_Kept(tokens, cache))
+        try:
+            copy = self._decoder.new_cache(len(tokens), cache, len(tokens))
+        except RuntimeError:  # no memory: it can be done without
+            self._kept.clear()
+            return
+        self._kept.append(_Kept(tokens, copy))
         self._make_room(sum(other.job.num_tokens for other in self._running))
 
     def _fail(self, error: Exception) -> None:

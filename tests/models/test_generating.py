@@ -211,6 +211,26 @@ def test_an_error_in_the_model_reaches_all_who_wait_and_the_engine_goes_on(engin
     assert answer(engine, ids(engine, "bark"), max_new_tokens=3)
 
 
+def test_want_of_memory_for_one_is_told_to_that_one(loaded, monkeypatch):
+    monkeypatch.setattr(decoding, "_PIECE_ON_CPU", 8)
+    engine = Engine(*loaded)
+    new_cache = engine._decoder.new_cache
+
+    def scarce(capacity, *like):
+        if capacity in {300, 8}:  # the second job's cache, and what would be kept of the first
+            raise RuntimeError("not enough memory")
+        return new_cache(capacity, *like)
+
+    monkeypatch.setattr(engine._decoder, "new_cache", scarce)
+    fine = engine.submit([5] * 10, Sampling(max_new_tokens=3, ignore_eos=True))
+    large = engine.submit([6] * 10, Sampling(max_new_tokens=290))
+    run(engine)
+    with pytest.raises(RuntimeError, match="not enough memory"):
+        list(large.pieces())
+    assert len(list(fine.pieces())) == 3
+    assert engine.stats().finished == 2
+
+
 def test_what_cannot_fit_is_refused_before_it_starts(loaded, engine):
     assert engine.room(500) == 12
     with pytest.raises(
