@@ -8,6 +8,7 @@ numbers mean is in ``measures`` and ``metrics``; nothing here knows about files.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Literal, cast
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from biomistral.evaluation import calibration, measures, metrics
 from biomistral.evaluation.columns import Cell, CellKey, Floats, Ints
 from biomistral.evaluation.measures import Calibrator, Draws, Measures
+from biomistral.models import calibrations
 from biomistral.models.calibrations import SavedFit
 from biomistral.records import CoveragePoint, ReliabilityBin, Score, Scoring
 
@@ -79,45 +81,62 @@ def fit_calibrators(
     cells: Mapping[CellKey, Cell],
     groups: Mapping[str, str],
     validation: Mapping[CellKey, Cell] | None = None,
+    saved: Sequence[SavedFit] = (),
 ) -> tuple[dict[CellKey, Calibrator], list[SavedFit]]:
     """Calibrate one model, each group of tasks on its own; return also what is to be kept.
 
-    Groups with fewer than ``LEAST_VALIDATION`` questions in ``validation`` are cross-fitted.
+    What is ``saved`` for a group is taken as it is. Other groups are fitted on ``validation``, and
+    cross-fitted where it has fewer than ``LEAST_VALIDATION`` questions.
     """
     calibrators: dict[CellKey, Calibrator] = {}
-    saved: list[SavedFit] = []
+    kept: list[SavedFit] = []
     if _in_words(cells) or _in_words(validation or {}):
-        return calibrators, saved
+        return calibrators, kept
     there = {(key, group): tasks for key, group, tasks in _groups(validation or {}, groups)}
     for key, group, tasks in _groups(cells, groups):
         on_validation = there.get((key, group), [])
         if validation is None or not _has_enough(validation, on_validation):
             on_validation = []
-        source = validation if validation and on_validation else cells
-        logprobs, gold, fold = _pooled([source[task] for task in on_validation or tasks])
-        if not on_validation:
-            whole, parts = calibration.cross_fits(logprobs, gold, fold)
+        own = [fit for fit in saved if fit.group == group]
+        found = calibrations.choose(own, None, key.language, key.scoring, key.shots)
+        if found:
+            parts = [calibration.Fit(found.temperature, found.slope, found.intercept)]
         else:
-            whole = calibration.fit(logprobs, gold)
-            parts = [whole] * calibration.NUM_FOLDS
+            source = validation if validation and on_validation else cells
+            asked = [source[task] for task in on_validation or tasks]
+            found, parts = _fitted(key, group, asked, crossed=not on_validation)
+            found = replace(found, tasks=tuple(t.task for t in on_validation or tasks))
+        kept.append(found)
+        whole = calibration.Fit(found.temperature, found.slope, found.intercept)
+        parts = parts if len(parts) > 1 else parts * calibration.NUM_FOLDS
         for task in tasks:
-            own = calibration.folds(cells[task].question_ids)
-            calibrators[task] = Calibrator(whole, own, parts)
-        saved.append(
-            SavedFit(
-                group=group,
-                tasks=tuple(task.task for task in on_validation or tasks),
-                language=key.language,
-                scoring=key.scoring,
-                shots=key.shots,
-                temperature=whole.temperature,
-                slope=whole.slope,
-                intercept=whole.intercept,
-                num_answers=len(gold),
-                fitted_on="validation" if on_validation else "test",
-            )
-        )
-    return calibrators, saved
+            fold = calibration.folds(cells[task].question_ids)
+            calibrators[task] = Calibrator(whole, fold, parts)
+    return calibrators, kept
+
+
+def _fitted(
+    key: CellKey, group: str, asked: Sequence[Cell], *, crossed: bool
+) -> tuple[SavedFit, list[calibration.Fit]]:
+    """Fit pooled cells whole, and (``crossed``) once without each fold."""
+    logprobs, gold, fold = _pooled(asked)
+    if crossed:
+        whole, parts = calibration.cross_fits(logprobs, gold, fold)
+    else:
+        whole = calibration.fit(logprobs, gold)
+        parts = [whole]
+    numbers = asdict(whole)
+    fit = SavedFit(
+        group=group,
+        tasks=(),
+        language=key.language,
+        scoring=key.scoring,
+        shots=key.shots,
+        **numbers,
+        num_answers=len(gold),
+        fitted_on="test" if crossed else "validation",
+    )
+    return fit, parts
 
 
 def _has_enough(validation: Mapping[CellKey, Cell], tasks: Sequence[CellKey]) -> bool:

@@ -28,6 +28,7 @@ from biomistral.evaluation.columns import (
 )
 from biomistral.evaluation.comparison import compare
 from biomistral.models import calibrations
+from biomistral.models.calibrations import SavedFit
 from biomistral.records import (
     Comparison,
     CoveragePoint,
@@ -55,6 +56,7 @@ def score(
     *,
     seed: int = 42,
     ensembles: Collection[str] = (),
+    saved: Mapping[str, Path] | None = None,
     origin: Origin | None = None,
 ) -> Path:
     """Score the predictions of all models against the questions they answer.
@@ -62,7 +64,8 @@ def score(
     ``predictions`` has the folder of each model's predictions by its name, in table order, those of
     ``ensembles`` among them; ``questions`` is a folder of questions and tasks; ``seed`` draws the
     resamples of the intervals. Calibration is fitted on the answers to validation questions that lie
-    beside the predictions, where there are enough of a group of tasks, else cross-fitted.
+    beside the predictions, where there are enough of a group of tasks, else cross-fitted; ``saved``
+    has files of what calibrates some models already.
 
     Raises ``InputError`` if files are missing or broken, if the models
     did not answer the same questions, or if these are not those of ``questions``.
@@ -79,6 +82,10 @@ def score(
                 f"predictions of {model}": artifacts.fingerprint_of_files([path])
                 for model, path in predictions.items()
             },
+            **{
+                f"calibration of {model}": artifacts.fingerprint_of_files([("", path)])
+                for model, path in (saved or {}).items()
+            },
         },
     )
     cells = {model: read_cells(path, model) for model, path in predictions.items()}
@@ -86,7 +93,12 @@ def score(
     groups = {task.name: task.group for task in read_records(questions / TASKS, Task)}
     _check_answers_questions(next(iter(cells.values())), questions, groups)
     fitted = {
-        model: score_rows.fit_calibrators(own, groups, read_validation(predictions[model], model))
+        model: score_rows.fit_calibrators(
+            own,
+            groups,
+            read_validation(predictions[model], model),
+            _read_saved((saved or {}).get(model)),
+        )
         for model, own in cells.items()
     }
     calibrators = {model: of_cells for model, (of_cells, _) in fitted.items()}
@@ -114,6 +126,18 @@ def score(
 def calibration_file(scores: Path, model: str) -> Path:
     """Where the calibration of a model lies in a folder of scores; safe for any name."""
     return scores / CALIBRATION / f"{quote(model, safe=' ')}.json"
+
+
+def _read_saved(path: Path | None) -> list[SavedFit]:
+    """Fits that may be applied to test questions; raises ``InputError`` for one fitted on such."""
+    fits = calibrations.read(path)[1] if path else []
+    for fit in fits:
+        if fit.fitted_on != "validation":
+            raise InputError(
+                f"{path}: was fitted on {fit.fitted_on} questions ({fit.group}, {fit.language}), "
+                "which may be those that are asked here; use calibration: fitted"
+            )
+    return fits
 
 
 def _check_answers_questions(

@@ -86,18 +86,23 @@ def calibration_for(
     path = place / CALIBRATION if place.is_dir() else place
     if place.is_dir() and not path.is_file():
         return None
-    _, fits = read(path)
+    return choose(read(path)[1], task, language, scoring, shots)
+
+
+def choose(
+    fits: Sequence[SavedFit], task: str | None, language: str, scoring: str, shots: int | None
+) -> SavedFit | None:
+    """Choose among fits as ``calibration_for`` does."""
     meant = [
         fit
         for fit in fits
         if (fit.language, fit.scoring) == (language, scoring) and (not task or task in fit.tasks)
     ]
-    near = 0 if shots is None else shots
-    return min(
-        meant,
-        key=lambda fit: (0 if shots is None else abs(fit.shots - near), -fit.num_answers),
-        default=None,
-    )
+
+    def rank(fit: SavedFit) -> tuple[int, int]:
+        return (0 if shots is None else abs(fit.shots - shots), -fit.num_answers)
+
+    return min(meant, key=rank, default=None)
 
 
 def write(path: Path, model: str, fits: Sequence[SavedFit]) -> None:

@@ -18,7 +18,16 @@ from biomistral.recipe.settings import (
 # Settings that say how hard a machine works and not what comes out, to the last bit.
 WITHOUT_EFFECT = {"save_every_steps", "keep_checkpoints", "tensorboard", "wandb"}
 # Of an evaluation, those that say which questions and models; all others decide the answers.
-NOT_OF_ANSWERS = {"models", "tasks", "languages", "limit", "ensembles", "find_overlap", "cost"}
+NOT_OF_ANSWERS = {
+    "models",
+    "tasks",
+    "languages",
+    "limit",
+    "ensembles",
+    "find_overlap",
+    "cost",
+    "calibration",
+}
 # Of a corpus, those that decide its texts: all that a tokenizer trained on it depends on.
 _OF_TEXTS = {
     *("articles", "texts", "text_column", "keep", "licences", "article_types", "languages"),

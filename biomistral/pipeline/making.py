@@ -303,10 +303,11 @@ def score(
     ensembles: Sequence[str],
     seed: int,
     made: Mapping[str, Path],
+    saved: Mapping[str, Path],
 ) -> Make:
     """Accuracy, calibration and intervals of every model.
 
-    ``made`` are the folders of the models that the run made itself: what calibrates them is put
+    ``saved`` are files of what calibrates models already. ``made`` are the folders of the models that the run made itself: what calibrates them is put
     into these, too. Folders of the user are left as they are.
     """
 
@@ -315,7 +316,15 @@ def score(
         from biomistral.evaluation.scores import calibration_file
 
         progress(0, None, "scoring")
-        score(predictions, questions, out, seed=seed, ensembles=ensembles, origin=origin)
+        score(
+            predictions,
+            questions,
+            out,
+            seed=seed,
+            ensembles=ensembles,
+            saved=saved,
+            origin=origin,
+        )
         for name, folder in made.items():
             shutil.copyfile(calibration_file(out, name), folder / artifacts.CALIBRATION)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from biomistral import artifacts
 from biomistral.artifacts import Kind
 from biomistral.pipeline import making
 from biomistral.pipeline.deciding import NOT_OF_ANSWERS, of_texts
@@ -154,6 +155,7 @@ def _add_scores_and_report(builder: Builder, settings: EvaluateSettings, questio
     names = [*settings.models, *ensembles]
     predictions = {name: builder.root / f"predictions/{name}" for name in names}
     needs = [*(f"predictions/{name}" for name in names), "questions/benchmark"]
+    saved = _saved_calibration(builder, settings)
     builder.add(
         "scores",
         "scores",
@@ -169,8 +171,12 @@ def _add_scores_and_report(builder: Builder, settings: EvaluateSettings, questio
                 for name in settings.models
                 if f"model/{name}" in builder.steps
             },
+            saved,
         ),
         needs=needs,
+        sources={
+            f"calibration/{name}": artifacts.file_digest(path) for name, path in saved.items()
+        },
         section="evaluate",
     )
     listed = builder.model_inputs(_known_models(builder))
@@ -212,6 +218,17 @@ def _adapters(builder: Builder) -> dict[str, Path]:
     """Folders of all adapters that are trained, in the order of the recipe."""
     entries = (*builder.recipe.sft, *builder.recipe.dpo)
     return {e.name: builder.root / f"adapter/{e.name}" for e in entries if e.makes_adapter}
+
+
+def _saved_calibration(builder: Builder, settings: EvaluateSettings) -> dict[str, Path]:
+    """Files that lie beside the user's models, if they are to be applied."""
+    found: dict[str, Path] = {}
+    for name in settings.models if settings.calibration == "saved" else ():
+        place = builder.places.get(name)
+        if isinstance(place, making.Place):
+            path = Path(place.path) / artifacts.CALIBRATION
+            found |= {name: path} if path.is_file() else {}
+    return found
 
 
 def _known_models(builder: Builder) -> list[str]:

@@ -107,6 +107,11 @@ class EvaluateSettings(Settings):
         description="At most this many validation questions per task and language are asked, too, "
         "to fit calibration and the weights of ensembles on; 0: these are cross-fitted.",
     )
+    calibration: Literal["fitted", "saved"] = Field(
+        "fitted",
+        description="Calibrated numbers: by what is fitted here; or by the calibration.json that lies "
+        "beside a model that is given, as it is served. Models without one are fitted.",
+    )
     engine: Literal["own", "vllm"] = Field(
         "own",
         description="What runs models that are in a folder or on the hub: the engine of our own, or "

@@ -9,6 +9,7 @@ from biomistral.errors import InputError
 from biomistral.evaluation import score
 from biomistral.evaluation.scores import calibration_file
 from biomistral.models import calibrations
+from biomistral.models.calibrations import SavedFit
 from biomistral.records import (
     Comparison,
     CoveragePoint,
@@ -120,3 +121,35 @@ def test_validation_predictions_calibrate(
         model: calibrations.read(calibration_file(out, model))[1][0].fitted_on for model in both
     }
     assert fitted == {"one": "validation", "two": "test"}
+
+
+def _saved(path, fitted_on):
+    fit = SavedFit(
+        "medical", ("plants",), "en", "letter", 3, 4.0, 0.5, 0.1, 900, fitted_on=fitted_on
+    )
+    calibrations.write(path, "one", [fit])
+    return fit
+
+
+def test_what_was_saved_is_applied_as_it_is(both, random_predictions, write_questions, tmp_path):
+    fit = _saved(tmp_path / "c.json", "validation")
+    questions = write_questions(random_predictions())
+    out = score(both, questions, tmp_path / "scores", saved={"one": tmp_path / "c.json"})
+    assert calibrations.read(calibration_file(out, "one")) == ("one", [fit])
+    rows = [row for row in read_records(out / "scores.parquet", Score) if row.task == "average"]
+    temperature = {row.model: row.value for row in rows if row.metric == "temperature"}
+    assert temperature["one"] == 4.0
+    assert temperature["two"] != 4.0
+    [other] = calibrations.read(calibration_file(out, "two"))[1]
+    assert other.fitted_on == "test"
+
+
+def test_what_was_fitted_on_test_questions_is_not_applied(
+    both, random_predictions, write_questions, tmp_path
+):
+    _saved(tmp_path / "c.json", "test")
+    with pytest.raises(InputError, match=r"was fitted on test questions .*calibration: fitted"):
+        score(
+            both, write_questions(random_predictions()), tmp_path / "scores",
+            saved={"one": tmp_path / "c.json"},
+        )  # fmt: skip

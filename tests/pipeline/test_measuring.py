@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from biomistral.pipeline import plan
+from biomistral.recipe import parse_recipe
 
 
 def _steps(small, tmp_path, *changes):
@@ -42,3 +43,25 @@ def test_costs_are_measured_when_asked_for_and_shown_in_the_report(small, tmp_pa
 
 def _evaluated(steps):
     return [f"model/{step.name}" for step in steps.values() if step.kind == "predictions"]
+
+
+def test_saved_calibration_of_given_models_is_an_input_if_it_is_to_be_applied(tmp_path):
+    text = (
+        f"name: x\nmodels: {{a: {{path: {tmp_path / 'a'}}}, b: {{path: {tmp_path / 'b'}}}}}\n"
+        "evaluate: {models: [a, b], calibration: HOW}\n"
+    )
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+
+    def inputs(how):
+        steps = plan(parse_recipe(text.replace("HOW", how)), tmp_path / "run")
+        by_key = {step.key: step for step in steps}
+        return by_key["scores/scores"].origin, by_key["predictions/a"].origin.fingerprint
+
+    before, predicted = inputs("saved")
+    (tmp_path / "a/calibration.json").write_text("{}")
+    after, predicted_after = inputs("saved")
+    assert after.inputs.keys() - before.inputs.keys() == {"calibration/a"}
+    assert inputs("fitted")[0].fingerprint == before.fingerprint
+    assert predicted == predicted_after
