@@ -20,6 +20,62 @@ def _corpus() -> None:
 
 
 @corpus_app.command()
+def fetch(
+    out: Annotated[Path, typer.Argument(help="Folder to mirror articles to.")],
+    *,
+    ids: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of ids, one a line: PMC123 (newest version) or PMC123.2.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    inventory: Annotated[
+        Path | None,
+        typer.Option(
+            help="Inventory of the bucket (.csv or .csv.gz): all articles in it.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    licences: Annotated[
+        str, typer.Option(help="Licences wanted, with commas between them.")
+    ] = "CC0,CC-BY,CC-BY-SA,CC-BY-ND",
+    connections: Annotated[int, typer.Option(min=1, max=64, help="At a time.")] = 8,
+    rate: Annotated[float, typer.Option(min=0.1, help="Most requests a second.")] = 50.0,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Fetch metadata again: articles are retracted.")
+    ] = False,
+    base_url: Annotated[
+        str, typer.Option(help="Where the objects are.")
+    ] = "https://pmc-oa-opendata.s3.amazonaws.com",
+) -> None:
+    """Mirror articles of PubMed Central, as far as licences permit. Goes on where it was stopped."""
+    from biomistral.cli import fetching
+
+    fetching.fetch(
+        *(out, ids, inventory),
+        licences=licences,
+        connections=connections,
+        rate=rate,
+        refresh=refresh,
+        base_url=base_url,
+    )
+
+
+@corpus_app.command()
+def report(
+    tokens: Annotated[Path, typer.Argument(help="Folder of packed rows (runs/NAME/tokens/...).")],
+    out: Annotated[Path, typer.Option(help="The page to write, an .html file.")],
+) -> None:
+    """Write a page on what a corpus took and left out: reasons, licences, languages, samples."""
+    from biomistral.cli import fetching
+
+    fetching.report(tokens, out)
+
+
+@corpus_app.command()
 def build(
     out: Annotated[Path, typer.Argument(help="Folder for the packed rows.")],
     *,
