@@ -57,12 +57,13 @@ KEPT_FILE, TOKENS_FILE, SAMPLE_FILE = "kept.npy", "tokens.bin", "sample.txt"
 
 _BATCH_DOCUMENTS = 64  # tokenized together: about 2 MB of article text
 _ROW_GROUP_DOCUMENTS = 10_000  # of documents.parquet
+_OPENING_CHARACTERS = 300
 _SAMPLE_CHARACTERS = 100_000  # a longer document is no sample
 
 _TEXT_COLUMNS = (
     "id", "doi", "pmcid", "pmid", "file", "part", "article_type", "title", "journal", "licence",
     "licence_source", "language", "declared_language", "source_md5", "split", "sha256", "dropped",
-    "detail",
+    "detail", "opening",
 )  # fmt: skip
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in _TEXT_COLUMNS]
@@ -190,6 +191,8 @@ def _line(document: Document, reason: str, detail: str, num_tokens: int) -> dict
         "sha256": hashlib.sha256(document.text.encode()).hexdigest() if document.text else "",
         "dropped": reason,
         "detail": detail,
+        # To show what was dropped; not of a text whose licence does not let it be passed on.
+        "opening": "" if reason.startswith("licence") else document.text[:_OPENING_CHARACTERS],
         "version": document.version,
         "year": document.year,
         "num_words": count_words(document.text),
