@@ -49,6 +49,7 @@ from biomistral.reporting.score_tables import (
 )
 from biomistral.reporting.summary import findings
 from biomistral.reporting.tables import Table, slug, unique_names
+from biomistral.reporting.tuned import tuning_section
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def compose(title: str, material: Material) -> Document:
     sections = [
         _medical(results),
         _by_task(results),
+        tuning_section(results, material.models),
         _groups(results, material.models),
         _languages(results),
         quantization_section(results, material.comparisons, material.models),

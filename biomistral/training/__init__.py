@@ -6,6 +6,7 @@ from biomistral.training import fine_tune, prefer, pretrain
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,4 +29,11 @@ def __getattr__(name: str) -> Any:
     """Load a step only when it is asked for: it brings torch and transformers (PEP 562)."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    # Transformers imports PEFT, and that bitsandbytes, which warns of a library nobody asked for.
+    log = logging.getLogger("bitsandbytes")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    finally:
+        log.setLevel(level)
