@@ -104,6 +104,13 @@ class PretrainSettings(Settings):
         None, description="Folder for TensorBoard's event files; the run gets one of its own in it."
     )
     wandb: str | None = Field(None, description="Project of Weights & Biases to report to.")
+    jeffreys_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the Jeffreys divergence between the model and the one it started "
+        "from, in nats per token: keeps the calibration of the start, and what it knew. Costs a "
+        "second forward pass and a second model in memory; in one process only.",
+    )
     seed: int | None = Field(None, ge=0, description="Of the order of rows; default: the recipe's.")
 
     @model_validator(mode="after")

@@ -127,7 +127,8 @@ def estimate(
     tokens = rows * sequence_length
     logits = min(tokens * shape.vocabulary, _LOGITS_AT_ONCE) * compute_bytes
     return Estimate(
-        weights=int(own * (weights + copies)),
+        # Twice with a copy of the start to stay near.
+        weights=int(own * (weights + copies) * (2 if settings.jeffreys_weight else 1)),
         gradients=int(own * gradients),
         optimizer=int(own * optimizer),
         activations=tokens * per_token + logits,

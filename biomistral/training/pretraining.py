@@ -22,7 +22,7 @@ import torch
 from biomistral import artifacts
 from biomistral.artifacts import Draft, Origin
 from biomistral.disk import check_space
-from biomistral.errors import ModelError
+from biomistral.errors import InputError, ModelError
 from biomistral.models.cards import Card, write_card
 from biomistral.models.checkpoints import Checkpoint
 from biomistral.models.loading import (
@@ -96,6 +96,7 @@ def pretrain(
             work=draft.work,
             seed=run.seed,
             callbacks=[watcher],
+            start=load_model(model, precision=kept_in) if settings.jeffreys_weight else None,
         )
         with quiet_transformers():
             try:
@@ -192,6 +193,11 @@ def _origin_of_files(
 
 def _check_room(run: Run, model: Path, out: Path) -> None:
     """Refuse what surely does not fit into memory or onto the disk, before anything is loaded."""
+    if run.settings.jeffreys_weight and processes.num_processes() > 1:
+        raise InputError(
+            f"{run.settings.name}: jeffreys_weight keeps a second model that several processes do "
+            "not share; train in one process, or leave it out"
+        )
     shape = memory.shape_of(Checkpoint(model).config)
     if shape is None:
         return

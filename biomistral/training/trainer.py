@@ -24,6 +24,7 @@ from biomistral.training.cross_entropy import use_blocked_loss
 from biomistral.training.memory import split_step
 from biomistral.training.processes import is_first, num_processes
 from biomistral.training.schedule import Course
+from biomistral.training.staying_near import stay_near
 
 
 class OrderedTrainer(Trainer):
@@ -60,14 +61,23 @@ def make_trainer(
     work: Path,
     seed: int,
     callbacks: list[TrainerCallback],
+    start: Any = None,
 ) -> OrderedTrainer:
-    """Make ``model`` ready for training and return its Trainer; checkpoints go to ``work``."""
+    """Make ``model`` ready for training and return its Trainer; checkpoints go to ``work``.
+
+    ``start`` is a second copy of the model, where the settings say to stay near it.
+    """
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.config.use_cache = False  # with a cache, documents of one row would see each other
     if not settings.cross_document_attention:
         keep_documents_apart(model)
-    use_blocked_loss(model)
+    if start is None:
+        use_blocked_loss(model)
+    else:
+        if not settings.cross_document_attention:
+            keep_documents_apart(start)
+        stay_near(model, start, settings.jeffreys_weight)
     rows_per_step, passes = split_step(
         settings.rows_per_step, settings.accumulation_steps, num_processes()
     )
