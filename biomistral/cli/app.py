@@ -118,6 +118,7 @@ def _options(
 @app.command()
 def run(
     recipe: RecipeFile,
+    *,
     out: Annotated[
         Path, typer.Option(help="Folder for results; the run gets one of its own in it.")
     ] = Path("runs"),
@@ -134,11 +135,29 @@ def run(
     nproc: Annotated[
         int, typer.Option(min=1, help="Processes to train in on this machine, one a GPU.")
     ] = 1,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="Run on a Ray cluster: its address, auto (of this machine), or local (start it here)."
+        ),
+    ] = None,
+    cpus_per_task: Annotated[
+        int, typer.Option(min=1, help="Processors for each task of a cluster.")
+    ] = 1,
 ) -> None:
     """Run the steps of a recipe; what is there already is skipped, what was interrupted goes on."""
     from biomistral.cli import running
 
-    running.run(recipe, out, only=only or [], changes=changes or [], dry_run=dry_run, nproc=nproc)
+    where = running.Where(cluster, cpus_per_task) if cluster else None
+    running.run(
+        recipe,
+        out,
+        only=only or [],
+        changes=changes or [],
+        dry_run=dry_run,
+        nproc=nproc,
+        where=where,
+    )
 
 
 @app.command()

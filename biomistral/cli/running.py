@@ -6,7 +6,8 @@ Knows how things look on a terminal, nothing about what steps do.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from biomistral.advisory import ADVISORY
 from biomistral.cli import launching, terminal
+from biomistral.errors import InputError
 from biomistral.pipeline import (
     Outcome,
     Step,
@@ -28,6 +30,15 @@ from biomistral.pipeline import (
 from biomistral.recipe import Recipe, load_recipe
 from biomistral.recipe.explain import explain
 
+
+@dataclass(frozen=True)
+class Where:
+    """The cluster to run on."""
+
+    address: str
+    cpus_per_task: int
+
+
 _WORDS = {"done": "is there", "new": "new", "changed": "changed"}
 
 
@@ -39,6 +50,7 @@ def run(
     changes: Sequence[str],
     dry_run: bool,
     nproc: int = 1,
+    where: Where | None = None,
 ) -> None:
     """Plan a recipe and run it, or only show the plan; train in ``nproc`` processes."""
     # Brackets in paths are no markup. Of several processes the first one speaks.
@@ -53,7 +65,7 @@ def run(
             show_costs(console, recipe, root)
         return
     again = launching.Again(recipe_file, out, tuple(changes), nproc)
-    outcomes = execute(console, recipe, root, steps, again if nproc > 1 else None)
+    outcomes = execute(console, recipe, root, steps, again if nproc > 1 else None, where)
     if launching.num_processes() > 1:
         return  # whoever started the processes says the rest
     console.print(_outcome_table(outcomes))
@@ -68,6 +80,7 @@ def execute(
     root: Path,
     steps: Sequence[Step],
     again: launching.Again | None = None,
+    where: Where | None = None,
 ) -> list[Outcome]:
     """Run steps with a bar, and write the recipe beside what they make.
 
@@ -83,12 +96,7 @@ def execute(
             console.print(f"  {key} changed: {verdict.reason}", soft_wrap=True, markup=False)
     outcomes: list[Outcome] = []
     with terminal.bar(console) as bar:
-        for outcome in run_steps(
-            steps,
-            root,
-            progress_of=lambda step: terminal.listener(bar, step.key),
-            launch=functools.partial(launching.launch, console, bar, again) if again else None,
-        ):
+        for outcome in _outcomes(bar, recipe, root, steps, again, where):
             _forget(bar)
             outcomes.append(outcome)
             if launching.is_first():
@@ -96,6 +104,39 @@ def execute(
             if outcome.verdict.state != "done":
                 console.print(_line(outcome))
     return outcomes
+
+
+def _outcomes(
+    bar: Progress,
+    recipe: Recipe,
+    root: Path,
+    steps: Sequence[Step],
+    again: launching.Again | None,
+    where: Where | None,
+) -> Iterator[Outcome]:
+    """Run steps here, or on a cluster."""
+    if where is None:
+        yield from run_steps(
+            steps,
+            root,
+            progress_of=lambda step: terminal.listener(bar, step.key),
+            launch=functools.partial(launching.launch, bar.console, bar, again) if again else None,
+        )
+        return
+    from biomistral.pipeline.cluster import Cluster, run_on
+
+    if again is not None:
+        raise InputError(
+            "--nproc is for this machine, --cluster for several; give one of them (a cluster trains "
+            "each model on one GPU)"
+        )
+    cluster = Cluster(where.address, cpus_per_task=where.cpus_per_task)
+    try:
+        show = bar.console.print
+        show(f"on {cluster.describe()}")
+        yield from run_on(cluster, recipe, steps, root, tell=lambda key: show(f"  {key} started"))
+    finally:
+        cluster.close()
 
 
 def show_costs(console: Console, recipe: Recipe, root: Path) -> int:

@@ -34,11 +34,11 @@ from biomistral.corpus.shards import (
 from biomistral.corpus.sketches import sketch
 from biomistral.corpus.sources import Shard, list_shards, read_shard, source_files
 from biomistral.corpus.tokens import DocumentTokenizer, load_tokenizer
-from biomistral.corpus.workers import num_processors, run_all
 from biomistral.errors import InputError
 from biomistral.models.rows import DOCUMENTS, ROWS, TOKENS, dtype_for, write_facts
 from biomistral.progress import Progress, ignore
 from biomistral.recipe.settings import CorpusSettings
+from biomistral.workers import num_processors, run_all
 
 _SMALL_BYTES = 30_000_000  # of sources: done before other processes have started
 _FEW_ROWS = 20_000  # written in less than a second

@@ -8,7 +8,8 @@ or scoring that is added costs what is new and no more.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from biomistral.models.loading import pick_device
 from biomistral.progress import Progress, ignore
 from biomistral.recipe.endpoints import EndpointModel
 from biomistral.records import Prediction, Request, write_records
+from biomistral.workers import num_elsewhere, run_all
 
 if TYPE_CHECKING:
     from biomistral.recipe.settings import EvaluateSettings
@@ -93,6 +95,13 @@ def predict(
         other = _fitted(validation, engine, rule)
         if isinstance(engine, EndpointEngine) and tested.requests:
             progress(0, None, engine.expect([*tested.requests, *other.requests]).words)
+        if (
+            not isinstance(model, EndpointModel)
+            and settings.engine == "own"
+            and num_elsewhere() > 1
+        ):
+            units = _units(engine, [*tested.requests, *other.requests])
+            _score_elsewhere(settings, model, revision, units, store, progress)
         tables, counts = _answers(engine, tested.requests, store, name=name, progress=progress)
         if tested.shortened or tested.skipped:
             counts["long_prompts"] = {
@@ -154,7 +163,7 @@ def _answers(
     """Return the predictions of all units, scored or kept, and counts of them."""
     tables: list[pa.Table] = []
     counts: dict[str, Any] = {"predictions": 0, "prompts": 0, **dict.fromkeys(_COSTS, 0)}
-    for unit in cut(requests, engine.facts() if requests else {}):
+    for unit in _units(engine, requests):
         found = store.read(unit, name)
         if found is None:
             listener = _ahead(progress, counts["predictions"], len(requests), unit.words)
@@ -170,6 +179,44 @@ def _answers(
             counts[key] = counts[key] + cost[key] if known else None
         progress(counts["predictions"], len(requests), unit.words)
     return tables, {key: count for key, count in counts.items() if count is not None}
+
+
+def _units(engine: Engine, requests: Sequence[Request]) -> Iterator[Unit]:
+    return cut(requests, engine.facts() if requests else {})
+
+
+def _score_elsewhere(
+    settings: EvaluateSettings,
+    model: Path | str,
+    revision: str | None,
+    units: Iterable[Unit],
+    store: Store,
+    progress: Progress,
+) -> None:
+    """Have the units that are not kept scored on a cluster; each task loads the model once."""
+    missing = [unit for unit in units if not store.has(unit)]
+    num_tasks = min(len(missing), num_elsewhere())
+    shares = [missing[start::num_tasks] for start in range(num_tasks)]
+    work = functools.partial(score_units, settings, model, revision, store.folder)
+    done = 0
+    for index, _ in run_all(work, shares, num_tasks):
+        done += len(shares[index])
+        progress(done, len(missing), "units on the cluster")
+
+
+def score_units(
+    settings: EvaluateSettings,
+    model: Path | str,
+    revision: str | None,
+    folder: Path,
+    units: Sequence[Unit],
+) -> None:
+    """Score those of some units that ``folder`` does not keep yet, and keep them there."""
+    store = Store(folder)
+    engine = TransformersEngine(settings, model, revision, artifacts.file_digest)
+    for unit in units:
+        if not store.has(unit):
+            _score(engine, unit, store, ignore)
 
 
 def _score(engine: Engine, unit: Unit, store: Store, progress: Progress) -> None:

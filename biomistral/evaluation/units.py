@@ -90,6 +90,10 @@ class Store:
         table = table.set_column(place, "model", names).replace_schema_metadata(None)
         return table, cost
 
+    def has(self, unit: Unit) -> bool:
+        """Whether a whole unit is kept."""
+        return self._path(unit).is_file()
+
     def begin(self, unit: Unit) -> Unfinished:
         """Open a unit to score what is left of it; use it in a ``with`` block.
 

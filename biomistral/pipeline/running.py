@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,25 +75,32 @@ def run_steps(
     Raises ``InputError`` with everything that is missing before the first step starts.
     """
     verdicts = {step.key: judge(step, root) for step in steps}
-    missing = list(
-        dict.fromkeys(m for s in steps if verdicts[s.key].state != "done" for m in s.missing)
-    )
-    if missing:
-        raise InputError(missing[0] if len(missing) == 1 else "\n  - ".join(["missing:", *missing]))
+    refuse_missing(steps, verdicts)
     for step in steps:
         out, verdict = root / step.key, verdicts[step.key]
         started = time.perf_counter()
         if verdict.state != "done" and launch is not None and step.section in TRAINED:
             launch(step)
         elif verdict.state != "done":
-            _make(step, out, progress_of(step))
+            make(step, out, progress_of(step))
         seconds = 0.0 if verdict.state == "done" else time.perf_counter() - started
         yield Outcome(step, verdict, seconds, artifacts.size_bytes(out))
 
 
-def _make(step: Step, out: Path, progress: Progress) -> None:
-    """Make one artefact; an error says which."""
+def refuse_missing(steps: Sequence[Step], verdicts: Mapping[str, Verdict]) -> None:
+    """Raise ``InputError`` with all that steps to be made need from the user and do not find."""
+    missing = list(
+        dict.fromkeys(m for s in steps if verdicts[s.key].state != "done" for m in s.missing)
+    )
+    if missing:
+        raise InputError(missing[0] if len(missing) == 1 else "\n  - ".join(["missing:", *missing]))
+
+
+def make(step: Step, out: Path, progress: Progress) -> float:
+    """Make one artefact and return the seconds it took; an error says which."""
+    started = time.perf_counter()
     try:
         step.make(out, step.origin, progress)
     except (InputError, ModelError, MissingDependencyError) as error:
         raise type(error)(f"{step.key}: {error}") from error
+    return time.perf_counter() - started

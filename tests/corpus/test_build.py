@@ -21,11 +21,11 @@ from biomistral.corpus import build_corpus, iterate_texts, source_files
 from biomistral.corpus.gathering import is_held_out
 from biomistral.corpus.shards import draw_of
 from biomistral.corpus.tokens import load_tokenizer
-from biomistral.corpus.workers import run_all
 from biomistral.errors import InputError, ModelError
 from biomistral.models.rows import PackedRows
 from biomistral.ngrams import WIDTH, Runs, write_runs
 from biomistral.recipe.settings import CorpusSettings
+from biomistral.workers import run_all
 
 
 @pytest.fixture(scope="session")

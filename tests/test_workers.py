@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from biomistral.corpus.workers import num_processors, run_all
+from biomistral import workers
 from biomistral.errors import InputError
+from biomistral.workers import num_processors, run_all
 
 
 def test_one_process_and_several_give_the_same() -> None:
@@ -40,14 +41,14 @@ def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
         "import os, pathlib, time\n"
-        "from biomistral.corpus.workers import run_all\n"
+        "from biomistral.workers import run_all\n"
         "def work(folder):\n"
         "    (pathlib.Path(folder) / f'pid-{os.getpid()}').touch()\n"
         "    time.sleep(60)\n"
         "if __name__ == '__main__':\n"
         f"    list(run_all(work, [{str(tmp_path)!r}] * 2, 2))\n"
     )
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[1]
     parent = subprocess.Popen([sys.executable, script], env={**os.environ, "PYTHONPATH": str(root)})
     pids: list[int] = []
     while len(pids) < 2:
@@ -67,3 +68,17 @@ def is_alive(pid: int) -> bool:
     except OSError:
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_cluster_takes_what_would_go_to_several_processes() -> None:
+    given = []
+
+    class Cluster:
+        def run_all(self, function, items):
+            given.extend(items)
+            yield from ((index, function(item)) for index, item in enumerate(items))
+
+    with workers.running_on(Cluster()):
+        assert sorted(workers.run_all(abs, [-1, -2], 2)) == [(0, 1), (1, 2)]
+        assert list(workers.run_all(abs, [-3], 2)) == [(0, 3)]  # one alone is not worth the way
+    assert given == [-1, -2]

@@ -1,11 +1,14 @@
-"""One function over many items, in this process or in several.
+"""One function over many items: in this process, in several, or on a cluster.
 
-Workers are started afresh (spawn), so that nothing of this process is copied into them; they leave
+A cluster is whatever ``running_on`` was given (``pipeline.cluster`` has one); without it, workers are
+processes of this machine. They are started afresh (spawn), so that nothing of this process is copied into them; they leave
 Ctrl-C to it, and end when it ends, however it ended. Knows nothing about what the function does.
 """
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import multiprocessing
 import os
 import signal
@@ -13,12 +16,43 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 from biomistral.errors import InputError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class Runner(Protocol):
+    """Where items are worked on, if not on this machine."""
+
+    def run_all(
+        self, function: Callable[[Any], Any], items: Sequence[Any]
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield the index of each item with its result, as they are done."""
+
+    def num_tasks(self) -> int:
+        """Return how many items it can work on at a time."""
+
+
+_runner: contextvars.ContextVar[Runner | None] = contextvars.ContextVar("runner", default=None)
+
+
+@contextlib.contextmanager
+def running_on(runner: Runner) -> Iterator[None]:
+    """Have ``run_all`` give its items to ``runner`` in this block."""
+    token = _runner.set(runner)
+    try:
+        yield
+    finally:
+        _runner.reset(token)
+
+
+def num_elsewhere() -> int:
+    """Return how many items can be worked on at a time on a cluster; 0 if there is none."""
+    runner = _runner.get()
+    return runner.num_tasks() if runner is not None else 0
 
 
 def num_processors() -> int:
@@ -31,12 +65,17 @@ def run_all(
 ) -> Iterator[tuple[int, Result]]:
     """Yield the index of each item with its result, as they are done.
 
-    ``function`` must be importable and depend on nothing but its item. An error of one item ends
+    ``function`` must be importable and depend on nothing but its item, and files that all workers
+    reach. How many there are on a cluster is the cluster's business. An error of one item ends
     everything; so does Ctrl-C, once the items under way are done.
 
     Raises ``InputError`` if a worker dies, which is mostly for want of memory.
     """
     num_workers = min(num_workers, len(items))
+    runner = _runner.get()
+    if runner is not None and num_workers > 1:
+        yield from runner.run_all(function, items)
+        return
     if num_workers <= 1:
         yield from ((index, function(item)) for index, item in enumerate(items))
         return
