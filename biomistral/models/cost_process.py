@@ -7,10 +7,7 @@ longer they are. Knows nothing about other models.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import functools
-import gc
 import json
 import os
 import resource
@@ -28,6 +25,7 @@ from biomistral.models.generating import Engine, Sampling
 from biomistral.models.hub import local_folder
 from biomistral.models.hybrid import HybridLinear
 from biomistral.models.loading import load_model, load_tokenizer, pick_device
+from biomistral.models.memory import give_back_memory
 
 _SHORT = 16  # tokens of a prompt where writing is measured
 
@@ -152,9 +150,7 @@ def _num_weights(model: Any) -> int:
 def _memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # give back what is free; glibc only
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    give_back_memory()
     try:
         pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
     except OSError:  # no such file: the most there ever was

@@ -19,6 +19,7 @@ from biomistral.errors import ModelError
 from biomistral.models.awq import PackedLinear, check_format, stored_tensors
 from biomistral.models.checkpoints import Checkpoint
 from biomistral.models.hybrid import hybrid_of
+from biomistral.models.memory import give_back_memory
 
 
 def load_four_bit_model(folder: Path) -> Any:
@@ -49,6 +50,7 @@ def load_four_bit_model(folder: Path) -> Any:
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     model.save_pretrained = _refuse_to_save
+    give_back_memory()  # what unpacking took, as much again as a quarter of the weights
     return model.eval()
 
 

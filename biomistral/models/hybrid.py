@@ -37,6 +37,7 @@ _SIGNATURES = {"int4_blocks": (None, (*(c_void_p,) * 3, *(c_int64,) * 7))}
 # long as by tiles and 16 rows as long.
 FEW_ROWS = 16
 _TILE_OUTPUTS = 256  # for each thread: 1 MB for 2,048 inputs
+_AT_ONCE = 512  # outputs that are packed at once: bounds the memory it takes
 _GROUP_SIZES = (32, 64, 128, 256)  # that the kernel knows
 _MIDDLE = 8  # the level that the kernel takes for zero
 
@@ -102,11 +103,13 @@ def hybrid_of(packed: PackedLinear) -> HybridLinear | None:
     width = block_width()
     if width is None or num_outputs % width or num_inputs // num_groups not in _GROUP_SIZES:
         return None
-    levels = levels.to(torch.int32).contiguous()
     scales = half_scales.float()
     zeros = (_MIDDLE - zero_points.float()) * scales
     pairs = torch.stack([scales.T, zeros.T], dim=-1).to(torch.bfloat16)  # (G, N, 2)
-    kept = torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels, 1)
+    kept = torch.empty(num_outputs, num_inputs // 2, dtype=torch.uint8)
+    for first in range(0, num_outputs, _AT_ONCE):  # blocks are kept one behind the other
+        some = levels[first : first + _AT_ONCE].to(torch.int32).contiguous()
+        kept[first : first + _AT_ONCE] = torch.ops.aten._convert_weight_to_int4pack_for_cpu(some, 1)
     return HybridLinear(kept, pairs)
 
 

@@ -23,3 +23,12 @@ def test_it_is_read_in_kibibytes(monkeypatch, tmp_path):
 def test_systems_without_that_file_give_what_is_built_in(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "none")
     assert memory.free_memory_bytes(torch.device("cpu")) > 2**20
+
+
+def test_giving_memory_back_is_no_error_where_the_c_library_is_another(monkeypatch):
+    def missing(_):
+        raise OSError("no such library")
+
+    memory.give_back_memory()
+    monkeypatch.setattr(memory.ctypes, "CDLL", missing)
+    memory.give_back_memory()
