@@ -12,14 +12,18 @@ Knows nothing about documents or control tokens.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import re
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
+
+from biomistral.corpus.compiled import library
 
 _SPACE = "▁"  # stands for a blank in the vocabulary
 _MOST_PIECES = 1_000_000  # remembered, then forgotten all at once: about 200 MB
@@ -37,8 +41,8 @@ _CUTS = (
 class PieceEncoder:
     """Tokenize texts piece by piece; see ``exact_pieces``, which makes it."""
 
-    def __init__(self, cut: re.Pattern[str], encoder: Tokenizer, *, doubles_blank: bool) -> None:
-        self._cut = cut
+    def __init__(self, way: int, encoder: Tokenizer, *, doubles_blank: bool) -> None:
+        self._way = way  # a place in _CUTS
         self._encoder = encoder  # adds no blank before a text
         self._doubles_blank = doubles_blank  # a text that begins with a blank gets another one
         self._forget()
@@ -47,11 +51,7 @@ class PieceEncoder:
         """Return the token ids of each text."""
         if len(self._numbers) > _MOST_PIECES:
             self._forget()
-        number_of = self._numbers.__getitem__
-        found = []
-        for text in texts:
-            pieces = self._cut.findall(self._with_blank(text))
-            found.append(np.fromiter(map(number_of, pieces), np.int64, len(pieces)))
+        found = [self._numbers.of(self._with_blank(text)) for text in texts]
         self._learn()
         return [self._join(numbers) for numbers in found]
 
@@ -60,14 +60,16 @@ class PieceEncoder:
         return text if not text or (text[0] == " " and not self._doubles_blank) else " " + text
 
     def _forget(self) -> None:
-        self._numbers = _Numbers()
+        self._numbers: _Numbers | _CompiledNumbers
+        loops = library()
+        self._numbers = _CompiledNumbers(loops, self._way) if loops else _Numbers(_CUTS[self._way])
         self._starts = np.empty(0, np.int64)  # of each piece's ids in _ids
         self._counts = np.empty(0, np.int64)
         self._ids = np.empty(0, np.uint32)
 
     def _learn(self) -> None:
         """Tokenize the pieces that were met for the first time."""
-        new = self._numbers.new
+        new = self._numbers.take_new()
         if not new:
             return
         encodings = self._encoder.encode_batch_fast(new, add_special_tokens=False)
@@ -78,9 +80,8 @@ class PieceEncoder:
         self._starts = np.concatenate([self._starts, starts])
         self._counts = np.concatenate([self._counts, counts])
         self._ids = np.concatenate([self._ids, flat])
-        new.clear()
 
-    def _join(self, numbers: NDArray[np.int64]) -> NDArray[np.uint32]:
+    def _join(self, numbers: NDArray[np.int64] | NDArray[np.int32]) -> NDArray[np.uint32]:
         """The ids of the pieces one after the other."""
         counts = self._counts[numbers]
         ends = np.cumsum(counts)
@@ -91,16 +92,62 @@ class PieceEncoder:
 
 
 class _Numbers(dict[str, int]):
-    """A number for each piece, given out as pieces are asked for; ``new`` lists the latest."""
+    """A number for each piece, given out as pieces are met."""
 
-    def __init__(self) -> None:
+    def __init__(self, cut: re.Pattern[str]) -> None:
         super().__init__()
-        self.new: list[str] = []
+        self._cut = cut
+        self._new: list[str] = []
 
     def __missing__(self, piece: str) -> int:
         number = self[piece] = len(self)
-        self.new.append(piece)
+        self._new.append(piece)
         return number
+
+    def of(self, text: str) -> NDArray[np.int64]:
+        """Cut a text; return the number of each piece."""
+        pieces = self._cut.findall(text)
+        return np.fromiter(map(self.__getitem__, pieces), np.int64, len(pieces))
+
+    def take_new(self) -> list[str]:
+        """Return the pieces met since this was last asked, in the order of their numbers."""
+        new, self._new = self._new, []
+        return new
+
+
+class _CompiledNumbers:
+    """The same, in C."""
+
+    def __init__(self, loops: ctypes.CDLL, way: int) -> None:
+        self._loops, self._way, self._told = loops, way, 0
+        self._pieces = loops.pieces_new()
+        if not self._pieces:
+            raise MemoryError
+        weakref.finalize(self, loops.pieces_free, self._pieces)
+
+    def __len__(self) -> int:
+        return int(self._loops.pieces_count(self._pieces))
+
+    def of(self, text: str) -> NDArray[np.int32]:
+        """Cut a text; return the number of each piece."""
+        data = text.encode()
+        numbers = np.empty(len(data), np.int32)
+        count = self._loops.pieces_cut(
+            self._pieces, data, len(data), self._way, numbers.ctypes.data
+        )
+        if count < 0:
+            raise MemoryError
+        return numbers[:count].copy()
+
+    def take_new(self) -> list[str]:
+        """Return the pieces met since this was last asked, in the order of their numbers."""
+        length = ctypes.c_int64()
+        new = []
+        for number in range(self._told, len(self)):
+            start = self._loops.pieces_text(self._pieces, number, ctypes.byref(length))
+            new.append(ctypes.string_at(start, length.value).decode())
+        self._told = len(self)
+        return new
 
 
 def exact_pieces(tokenizer_json: str) -> PieceEncoder | None:
@@ -113,9 +160,9 @@ def exact_pieces(tokenizer_json: str) -> PieceEncoder | None:
     if prefix is None or not _is_plain_bpe(state):
         return None
     products = [_product(merge).replace(_SPACE, " ") for merge in state["model"]["merges"]]
-    for cut in _CUTS:
+    for way, cut in enumerate(_CUTS):
         if all(cut.fullmatch(product) for product in products):
-            return PieceEncoder(cut, _bare(state), doubles_blank=prefix == "always")
+            return PieceEncoder(way, _bare(state), doubles_blank=prefix == "always")
     return None
 
 

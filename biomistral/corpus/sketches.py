@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from biomistral.corpus.compiled import library
+
 WIDTH = 5  # words in a run: at one word in a hundred edited, two texts share 90 % of their runs
 BINS = 150  # bytes of a sketch
 NO_WORDS = 0  # digest of a text without words
@@ -43,7 +45,14 @@ def sketch(text: str) -> tuple[int, Sketch]:
     if not len(words):
         return NO_WORDS, np.zeros(BINS, np.uint8)
     digest = hashlib.blake2b(words.tobytes(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") or 1, _least_of_bins(_runs(words))
+    loops = library()
+    if loops:
+        found = np.empty(BINS, np.int64)
+        width = min(WIDTH, len(words))
+        loops.sketch_least(words.ctypes.data, len(words), width, _BASE, found.ctypes.data, BINS)
+    else:
+        found = _least_of_bins(_runs(words))
+    return int.from_bytes(digest, "little") or 1, _filled_up(found)
 
 
 def similarity(first: Sketch, second: Sketch) -> NDArray[np.float64]:
@@ -75,6 +84,14 @@ def _words(text: str) -> Numbers:
     one running sum: (sum up to its end - sum up to its start) / base^start.
     """
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    loops = library()
+    if loops:
+        words = np.empty(len(codes) + 1, np.uint64)
+        kinds_of_all = _kinds().ctypes.data
+        count = loops.sketch_words(
+            codes.ctypes.data, len(codes), kinds_of_all, _BASE, words.ctypes.data
+        )
+        return words[:count].copy()
     kinds = _kinds()[np.minimum(codes, 0xFFFF)]  # (C,)
     is_letter = kinds == _LETTER
     alone = kinds == _IDEOGRAPH
@@ -99,14 +116,20 @@ def _runs(words: Numbers) -> Numbers:
     return _mixed(runs)
 
 
-def _least_of_bins(runs: Numbers) -> Sketch:
-    """The low byte of the least run of each bin; an empty bin borrows from another."""
+def _least_of_bins(runs: Numbers) -> NDArray[np.int64]:
+    """The least run of each bin (its low 32 bits), or -1 where there is none.  # (150,)."""
     half = np.uint64(32)
     bins = ((runs >> half) * np.uint64(BINS)) >> half
     by_bin = np.sort((bins << half) | (runs & np.uint64(0xFFFFFFFF)))
     firsts = np.searchsorted(by_bin, np.arange(BINS, dtype=np.uint64) << half)
     least = by_bin[np.minimum(firsts, len(by_bin) - 1)]
-    filled = (least >> half) == np.arange(BINS, dtype=np.uint64)
+    is_there = (least >> half) == np.arange(BINS, dtype=np.uint64)
+    return np.where(is_there, (least & np.uint64(0xFFFFFFFF)).astype(np.int64), -1)
+
+
+def _filled_up(least: NDArray[np.int64]) -> Sketch:
+    """The low byte of each bin's least run; an empty bin borrows from another."""
+    filled = least >= 0
     chosen = np.arange(BINS)
     for lenders in _lenders():
         empty = ~filled[chosen]
@@ -115,8 +138,8 @@ def _least_of_bins(runs: Numbers) -> Sketch:
         chosen[empty] = lenders[empty]
     else:  # not one of many lenders was filled: only with one or two runs
         chosen[~filled[chosen]] = int(np.flatnonzero(filled)[0])
-    bytes_: Sketch = (least[chosen] & np.uint64(0xFF)).astype(np.uint8)
-    return bytes_
+    sketch_bytes: Sketch = (least[chosen] & 0xFF).astype(np.uint8)
+    return sketch_bytes
 
 
 def _mixed(numbers: Numbers) -> Numbers:

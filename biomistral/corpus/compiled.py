@@ -1,0 +1,32 @@
+"""The compiled inner loops over texts (``texts.c``): built at first use, called through ctypes.
+
+Where there is no C compiler ``library()`` is None, and ``pieces`` and ``sketches`` do the same work
+with the same results in Python and NumPy, more slowly. Knows nothing about what is done with them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from ctypes import POINTER, c_char_p, c_int, c_int64, c_uint64, c_void_p
+from pathlib import Path
+
+from biomistral.models.compiling import Signature, compiled
+
+SOURCE = Path(__file__).with_name("texts.c")
+
+_SIGNATURES: dict[str, Signature] = {
+    "pieces_new": (c_void_p, ()),
+    "pieces_free": (None, (c_void_p,)),
+    "pieces_count": (c_int64, (c_void_p,)),
+    "pieces_text": (c_void_p, (c_void_p, c_int64, POINTER(c_int64))),
+    "pieces_cut": (c_int64, (c_void_p, c_char_p, c_int64, c_int, c_void_p)),
+    "sketch_words": (c_int64, (c_void_p, c_int64, c_void_p, c_uint64, c_void_p)),
+    "sketch_least": (None, (c_void_p, c_int64, c_int, c_uint64, c_void_p, c_int)),
+}
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """Return the functions of ``texts.c``, or None where they cannot be built."""
+    return compiled(SOURCE, _SIGNATURES)

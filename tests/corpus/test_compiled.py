@@ -1,0 +1,63 @@
+"""What the compiled loops give is what Python and NumPy give, to the last bit."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from biomistral.corpus import compiled, pieces, sketches
+
+needs_compiler = pytest.mark.skipif(compiled.library() is None, reason="no C compiler")
+
+
+def texts() -> list[str]:
+    rng = random.Random(3)
+    letters = (
+        "abcxyzÄÖ×÷ÀÿĀɏɐḀỿἀ病人のア٣²½ \n\n\t.,;-(§)€🩺\u200b\uffff\U00020000'"
+        + " " * 15
+        + "aeiou" * 6
+    )
+    made = ["".join(rng.choices(letters, k=rng.randint(0, 200))) for _ in range(400)]
+    words = ["".join(rng.choices("abcdef", k=4)) for _ in range(5000)]
+    return [*made, "", " ", "\n", "  \n  ", " ".join(words), "x" * 5000]
+
+
+@needs_compiler
+@pytest.mark.parametrize("way", range(len(pieces._CUTS)))
+def test_pieces_are_cut_and_numbered_alike(way: int) -> None:
+    fast = pieces._CompiledNumbers(compiled.library(), way)
+    plain = pieces._Numbers(pieces._CUTS[way])
+    for text in texts():
+        assert fast.of(text).tolist() == plain.of(text).tolist(), repr(text)
+        assert fast.take_new() == plain.take_new()
+    assert len(fast) == len(plain) > 100
+
+
+@needs_compiler
+def test_many_pieces_are_kept_apart() -> None:
+    fast = pieces._CompiledNumbers(compiled.library(), 0)
+    words = [f" w{'abcdefghij'[i % 10]}{chr(97 + i // 10 % 26)}{chr(97 + i // 260 % 26)}x{chr(97 + i // 6760 % 26)}" for i in range(100_000)]  # fmt: skip
+    distinct = list(dict.fromkeys(words))
+    numbers = fast.of("".join(words))
+    assert len(fast) == len(distinct) > 2**14  # more than there was room for at first
+    assert numbers.tolist() == fast.of("".join(words)).tolist()
+    assert fast.take_new() == distinct
+
+
+@needs_compiler
+def test_sketches_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = [sketches.sketch(text) for text in texts()]
+    monkeypatch.setattr(sketches, "library", lambda: None)
+    plain = [sketches.sketch(text) for text in texts()]
+    assert [digest for digest, _ in fast] == [digest for digest, _ in plain]
+    assert (np.stack([s for _, s in fast]) == np.stack([s for _, s in plain])).all()
+
+
+def test_without_a_compiler_the_encoder_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "library", lambda: None)
+    encoder = pieces.PieceEncoder.__new__(pieces.PieceEncoder)
+    encoder._way = 0
+    encoder._forget()
+    assert isinstance(encoder._numbers, pieces._Numbers)
