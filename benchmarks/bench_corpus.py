@@ -141,11 +141,13 @@ def theirs(articles: Path, tokenizer: Path, work: Path) -> dict[str, float]:
 # --- the run --------------------------------------------------------------------------------------
 
 
-def copy_articles(source: Path, target: Path, copies: int) -> None:
+def copy_articles(source: Path, target: Path, copies: int, step: int = 1) -> None:
     """The articles, and copies that share less than half of their runs of words with them."""
     files = sorted(p for p in source.rglob("*") if p.suffix in {".xml", ".nxml"})
-    words = [w for p in files[::10] for w in re.findall(rb">[^<]+<", p.read_bytes())[40].split()]
-    words = [w for w in words if w.isalpha()]
+    sample = b" ".join(
+        m for p in files[::10] for m in re.findall(rb">([^<]{50,})<", p.read_bytes())
+    )
+    words = [word for word in sample.split() if word.isalpha()]
     rng = random.Random(1)
 
     def edited(match: re.Match[bytes]) -> bytes:
@@ -154,7 +156,7 @@ def copy_articles(source: Path, target: Path, copies: int) -> None:
         return b">" + b" ".join(changed) + b"<"
 
     for copy in range(copies):
-        for path in files:
+        for path in files[::step]:
             data = path.read_bytes()
             if copy:
                 front, body, rest = data.partition(b"<body")
@@ -179,6 +181,9 @@ def main() -> None:
     parser.add_argument("tokenizer", type=Path)
     parser.add_argument("--copies", type=int, default=4)
     parser.add_argument("--datatrove", metavar="PYTHON")
+    parser.add_argument(
+        "--peer-step", type=int, default=1, help="give datatrove every so manieth article only"
+    )
     parser.add_argument("--mode", choices=["ours", "theirs"], help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int, default=1, help=argparse.SUPPRESS)
@@ -200,7 +205,7 @@ def compare(given: argparse.Namespace, scratch: Path) -> None:
     peer = None
     if given.datatrove:
         (scratch / "peer").mkdir()
-        copy_articles(given.articles, scratch / "peer", 1)
+        copy_articles(given.articles, scratch / "peer", 1, given.peer_step)
         peer = measured("theirs", given.datatrove, scratch / "peer", *place[1:], scratch / "dt")
         rate = peer["articles"] / peer["seconds"]
         print(f"datatrove: {rate:.1f} articles/s ({peer})")
