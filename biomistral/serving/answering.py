@@ -45,11 +45,11 @@ class Asked:
 async def ask_completion(service: Service, body: CompletionBody) -> Asked:
     """Encode and check what is asked for; raises ``Failure``."""
     service.check_model(body.model)
-    ids = await service.in_thread(lambda: [_ids(service, prompt) for prompt in body.prompts])
+    ids = await service.encode(lambda tokenizer: [_ids(tokenizer, each) for each in body.prompts])
     num_tops = 0 if body.logprobs is None else max(_LEAST_TOPS, body.logprobs)
     jobs = []
     for prompt in ids:
-        room = service.room_for(prompt, body.max_tokens)
+        room = service.room_for(prompt, body.max_tokens, "prompt")
         if room:
             jobs += [(prompt, body.sampling(room, num_tops, index)) for index in range(body.n)]
     head = replies.head("cmpl", "text_completion", service.model.name)
@@ -114,9 +114,9 @@ def _completion(index: int, text: str, listed: Any, finish: str | None) -> dict[
     return {"index": index, "text": text, "logprobs": listed, "finish_reason": finish}
 
 
-def _ids(service: Service, prompt: str | Sequence[int]) -> list[int]:
+def _ids(tokenizer: Any, prompt: str | Sequence[int]) -> list[int]:
     if isinstance(prompt, str):
-        return plain_ids(service.model.tokenizer, prompt)
+        return plain_ids(tokenizer, prompt)
     return list(prompt)
 
 
@@ -149,12 +149,12 @@ async def ask_chat(service: Service, body: ChatBody) -> Asked:
     """Encode and check what is asked for; raises ``Failure``."""
     service.check_model(body.model)
     messages = [message.as_text() for message in body.messages]
-    encode = partial(conversation_ids, service.model.tokenizer, messages, where=service.model.name)
+    name = service.model.name
     try:
-        ids = await service.in_thread(encode)
+        ids = await service.encode(lambda one: conversation_ids(one, messages, where=name))
     except BiomistralError as error:
         raise bad_value(str(error), "messages") from None
-    room = service.room_for(ids, body.most_tokens)
+    room = service.room_for(ids, body.most_tokens, "messages")
     num_tops = max(_LEAST_TOPS, body.top_logprobs or 0) if body.logprobs else 0
     jobs = [(ids, body.sampling(room, num_tops, index)) for index in range(body.n)]
     head = replies.head("chatcmpl", "chat.completion", service.model.name)

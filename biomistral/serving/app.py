@@ -38,6 +38,7 @@ from biomistral.serving.requests import ChatBody, ChoicesBody, CompletionBody
 from biomistral.serving.service import Service
 
 LOG = logging.getLogger("biomistral.serving")
+_SECONDS_TO_READ = 60  # that a client has for the rest of an answer that was ended
 PAGE = Path(__file__).parent / "page"
 _PAGE_FILES = {path.name for path in PAGE.iterdir()} - {"index.html"}
 
@@ -90,29 +91,28 @@ def _add_model(app: FastAPI, service: Service) -> None:
 
 
 def _add_answers(app: FastAPI, service: Service) -> None:
+    async def stream(request: Request, events: AsyncGenerator[bytes]) -> Response:
+        """Wait for the first event, so that what goes wrong before it has a status of its own."""
+        first = await while_connected(request, _next(events))
+        return Stream(first, events, service.timeout_seconds + _SECONDS_TO_READ)
+
     @app.post("/v1/completions")
     async def completions(body: CompletionBody, request: Request) -> Any:
         if not body.stream:
             return await while_connected(request, answering.complete(service, body))
         asked = await answering.ask_completion(service, body)
-        return await _stream(request, answering.stream_completion(service, body, asked))
+        return await stream(request, answering.stream_completion(service, body, asked))
 
     @app.post("/v1/chat/completions")
     async def chats(body: ChatBody, request: Request) -> Any:
         if not body.stream:
             return await while_connected(request, answering.chat(service, body))
         asked = await answering.ask_chat(service, body)
-        return await _stream(request, answering.stream_chat(service, body, asked))
+        return await stream(request, answering.stream_chat(service, body, asked))
 
     @app.post("/v1/choices")
     async def weigh(body: ChoicesBody, request: Request) -> Any:
         return await while_connected(request, choices.weigh(service, body))
-
-
-async def _stream(request: Request, events: AsyncGenerator[bytes]) -> Response:
-    """Wait for the first event, so that what goes wrong before it has a status of its own."""
-    first = await while_connected(request, _next(events))
-    return Stream(first, events)
 
 
 async def _next(events: AsyncGenerator[bytes]) -> bytes:

@@ -38,16 +38,20 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
 class Stream(StreamingResponse):
     """Server-sent events that end with the connection, also while nothing is being sent.
 
-    ``first`` was waited for before: what goes wrong until then is a reply of its own.
+    ``first`` was waited for before: what goes wrong until then is a reply of its own. After
+    ``seconds`` it is over, for a client that does not read would hold its place for ever.
     """
 
-    def __init__(self, first: bytes, rest: AsyncGenerator[bytes]) -> None:
+    def __init__(
+        self, first: bytes, rest: AsyncGenerator[bytes], seconds: float | None = None
+    ) -> None:
         async def events() -> AsyncIterator[bytes]:
             yield first
             async for chunk in rest:
                 yield chunk
 
         self._rest = rest
+        self._seconds = seconds
         # Proxies that collect answers before they pass them on are asked not to.
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         super().__init__(events(), media_type="text/event-stream", headers=headers)
@@ -58,7 +62,9 @@ class Stream(StreamingResponse):
         sending = asyncio.ensure_future(self.stream_response(send))
         leaving = asyncio.ensure_future(_disconnected(receive))
         try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                {sending, leaving}, timeout=self._seconds, return_when=asyncio.FIRST_COMPLETED
+            )
             if sending.done():
                 sending.result()
         except OSError:

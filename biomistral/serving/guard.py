@@ -7,6 +7,7 @@ name at 127.0.0.1 gets nothing.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import time
@@ -20,6 +21,7 @@ from biomistral.serving.failures import Failure, no_key
 from biomistral.serving.metrics import Metrics
 from biomistral.serving.options import is_local
 
+_SECONDS_FOR_A_PART = 30  # of a body
 _HEADERS = {
     "X-Advisory": ADVISORY,
     "X-Content-Type-Options": "nosniff",
@@ -100,7 +102,14 @@ class Guard:
         parts: list[bytes] = []
         size, more = 0, True
         while more:
-            message = await receive()
+            try:
+                message = await asyncio.wait_for(receive(), _SECONDS_FOR_A_PART)
+            except TimeoutError:
+                raise Failure(
+                    408,
+                    f"no more of the body came for {_SECONDS_FOR_A_PART} s",
+                    code="body_too_slow",
+                ) from None
             if message["type"] == "http.disconnect":
                 break
             parts.append(message.get("body", b""))

@@ -38,6 +38,8 @@ class ServeOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise InputError(f"--port {self.port}: is no port; allowed are 0 (any free) to 65535")
+        if self.questions and not self.ui:
+            raise InputError("--questions: are shown by the page; add --ui, or leave them out")
         if self.precision not in get_args(Precision):
             raise InputError(
                 f"--precision {self.precision!r}: is none; allowed are bfloat16 and float32"

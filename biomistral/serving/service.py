@@ -8,7 +8,9 @@ disconnects, a request out of time) is a cancelled task here, and its job ends w
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -70,7 +72,11 @@ class Service:
         self.panel = panel
         self.timeout_seconds = timeout_seconds
         self.texts = TokenTexts(model.tokenizer)
-        self.encoder = TextEncoder(model.tokenizer)
+        # A tokenizer is told for each text whether control tokens are to be found in it, and keeps
+        # that: two threads with one tokenizer give each other's. So each user has a copy.
+        self.encoder = TextEncoder(copy.deepcopy(model.tokenizer))  # of scoring, between steps
+        self._tokenizer = copy.deepcopy(model.tokenizer)
+        self._encoding = threading.Lock()
         self.gate = Gate(max_batch * _JOBS_PER_PLACE, queue)
         self._threads = ThreadPoolExecutor(self.gate.limit + 2, thread_name_prefix="serving")
 
@@ -81,6 +87,15 @@ class Service:
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run what takes a moment beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def encode(self, work: Callable[[Any], T]) -> T:
+        """Run ``work(tokenizer)`` beside the event loop, one at a time."""
+
+        def run() -> T:
+            with self._encoding:
+                return work(self._tokenizer)
+
+        return await self.in_thread(run)
 
     # --- answers ----------------------------------------------------------------------------------
 
@@ -237,17 +252,18 @@ class Service:
                 code="model_not_found",
             )
 
-    def room_for(self, ids: Sequence[int], max_tokens: int | None) -> int:
-        """Tokens that may be generated behind a prompt; raises ``Failure`` if it does not fit."""
+    def room_for(self, ids: Sequence[int], max_tokens: int | None, field: str) -> int:
+        """Tokens that may be generated behind a prompt; raises ``Failure`` if it does not fit.
+
+        ``field`` is what the prompt is called in the request.
+        """
         if not ids:
-            raise bad_value(
-                "the prompt is empty and this model has no token to begin with", "prompt"
-            )
+            raise bad_value("the prompt is empty and this model has no token to begin with", field)
         if max(ids) >= self.model.num_embeddings:
             raise bad_value(
                 f"the prompt has the token id {max(ids)}, and this model's last is "
                 f"{self.model.num_embeddings - 1}",
-                "prompt",
+                field,
             )
         room = self.model.engine.room(len(ids))
         wanted = max(1, room) if max_tokens is None else max_tokens
@@ -256,7 +272,7 @@ class Service:
                 f"the prompt has {len(ids)} tokens and {wanted} are to follow; together at most "
                 f"{len(ids) + room} fit into this model's context; shorten the prompt or lower "
                 "max_tokens",
-                "messages" if max_tokens is None else "max_tokens",
+                field if max_tokens is None else "max_tokens",
                 "context_length_exceeded",
             )
         return wanted

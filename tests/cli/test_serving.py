@@ -36,7 +36,7 @@ def test_help_loads_neither_torch_nor_fastapi() -> None:
         (["--max-batch", "0"], "--max-batch 0: is too small"),
         (["--api-key", "short"], "--api-key: has 5 characters"),
         (["--calibration", "nowhere"], "--calibration nowhere: is not there"),
-        (["--questions", "nowhere"], "--questions nowhere: has no questions.parquet"),
+        (["--ui", "--questions", "nowhere"], "--questions nowhere: has no questions.parquet"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_a_model_is_read(

@@ -285,6 +285,17 @@ def test_scoring_takes_its_turn_between_steps(loaded, tiny_model):
         job.cancel()
 
 
+def test_other_work_on_the_model_takes_its_turn_between_steps(loaded):
+    engine = Engine(*loaded)
+    assert not engine.is_running
+    with engine:
+        assert engine.is_running
+        job = engine.submit([1, 300], Sampling(max_new_tokens=40, ignore_eos=True))
+        assert engine.between_steps(lambda model: model) is loaded[0]
+        assert len(list(job.pieces())) == 40
+    assert not engine.is_running
+
+
 def test_stopping_cancels_what_runs_and_it_can_be_started_again(loaded):
     engine = Engine(*loaded)
     engine.start()

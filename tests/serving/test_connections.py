@@ -59,6 +59,28 @@ def test_what_goes_wrong_in_the_work_is_passed_on() -> None:
     asyncio.run(go())
 
 
+def test_a_client_that_does_not_read_is_left_in_the_end() -> None:
+    async def go() -> None:
+        ended = []
+
+        async def rest():
+            try:
+                yield b"second"
+                yield b"third"
+            finally:
+                ended.append(True)
+
+        async def send(_message) -> None:
+            await asyncio.sleep(100)
+
+        feeding = rest()
+        await anext(feeding)
+        await Stream(b"first", feeding, 0.05)({"type": "http"}, _Connection().receive, send)
+        assert ended == [True]
+
+    asyncio.run(go())
+
+
 @pytest.mark.parametrize("leaves", ["never", "before", "in between"])
 def test_a_stream_ends_what_feeds_it_however_it_ends(leaves) -> None:
     async def go() -> None:

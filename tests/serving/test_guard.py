@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from biomistral.advisory import ADVISORY
+from biomistral.serving import guard
 
 KEY = "a-key-of-some-length"
 COMPLETE = "/v1/completions"
@@ -75,6 +76,12 @@ def test_a_large_body_that_does_not_say_its_length_is_refused(locked) -> None:
         "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
     assert _raw(locked, head.encode() + 4 * part).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_body_that_never_comes_is_not_waited_for(client, monkeypatch) -> None:
+    monkeypatch.setattr(guard, "_SECONDS_FOR_A_PART", 0.1)
+    head = f"POST {COMPLETE} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{{"
+    assert _raw(client, head.encode()).startswith(b"HTTP/1.1 408 ")
 
 
 def test_without_a_key_only_this_machine_is_answered(client) -> None:

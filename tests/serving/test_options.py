@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from biomistral.errors import InputError
@@ -37,6 +39,7 @@ def test_a_key_that_cannot_be_sent_or_is_guessed_is_refused(key) -> None:
         ({"queue": -1}, "--queue -1"),
         ({"timeout_seconds": 0}, "--timeout 0"),
         ({"max_body_bytes": 5}, "--max-body 5"),
+        ({"questions": Path("x")}, "--questions: are shown by the page"),
         ({"precision": "int7"}, "--precision 'int7'"),
     ],
 )

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
+from biomistral.models.conversations import conversation_ids, plain_ids
+from biomistral.serving.metrics import server_metrics
+from biomistral.serving.service import Service
 
 COMPLETE = "/v1/completions"
 LONG = {"prompt": "The fever", "max_tokens": 480, "ignore_eos": True, "temperature": 1}
@@ -125,6 +131,33 @@ def test_whose_turn_does_not_come_in_time_may_come_again(start_server, opened) -
         for connection in waiting:
             connection.close()
         _idle(client)
+
+
+def test_texts_encoded_side_by_side_are_none_of_each_others_business(opened) -> None:
+    # Whether control tokens are looked for in a text is a state of the tokenizer.
+    quoting = "a </s> b " * 20
+    messages = [{"role": "user", "content": "fever? " * 20}]
+
+    async def go() -> None:
+        service = Service(opened, server_metrics(), max_batch=8, queue=9, timeout_seconds=9)
+
+        def plain(tokenizer):
+            return plain_ids(tokenizer, quoting)
+
+        def chat(tokenizer):
+            return conversation_ids(tokenizer, messages)
+
+        alone = [await service.encode(plain), await service.encode(chat)]
+        both = [service.encode(work) for _ in range(300) for work in (plain, chat)]
+        assert await asyncio.gather(*both) == alone * 300
+        service.close()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        asyncio.run(go())
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_weighing_and_generating_go_on_beside_each_other(client) -> None:
