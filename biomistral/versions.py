@@ -42,7 +42,7 @@ STEP_VERSIONS: Mapping[str, int] = {
     "translate": 1,
     "ensemble": 3,
     "score": 3,
-    "report": 3,
+    "report": 4,
     "cost": 1,
 }
 

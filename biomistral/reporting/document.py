@@ -35,7 +35,6 @@ from biomistral.reporting.run_tables import (
     overlap_tables,
     parents_of,
     provenance_table,
-    training_table,
     versions_table,
 )
 from biomistral.reporting.samples import Sample
@@ -49,6 +48,7 @@ from biomistral.reporting.score_tables import (
 )
 from biomistral.reporting.summary import findings
 from biomistral.reporting.tables import Table, slug, unique_names
+from biomistral.reporting.training import training_section
 from biomistral.reporting.tuned import tuning_section
 
 
@@ -99,7 +99,7 @@ def compose(title: str, material: Material) -> Document:
         abstaining_section(results, material.coverage),
         positions_section(results),
         cost_section(material.costs),
-        _training(material.logs),
+        training_section(material.logs),
         _corpora(material),
         _benchmark(results, material.samples),
         _provenance(material),
@@ -206,19 +206,6 @@ def _languages(results: Results) -> Section:
     protocols = dict.fromkeys((s.scoring, s.shots) for s in results.settings)
     tables = [languages_table(results, results.main_group, *protocol) for protocol in protocols]
     return Section("languages", "Languages", tables=tables)
-
-
-def _training(logs: Mapping[str, Sequence[LogLine]]) -> Section:
-    charts = (
-        figures.loss_chart("loss", "Training loss over tokens", logs),
-        figures.held_out_chart("held-out-loss", "Held-out loss over tokens", logs),
-    )
-    return Section(
-        "training",
-        "Training",
-        tables=[training_table(logs)] if logs else [],
-        charts=[chart for chart in charts if chart is not None],
-    )
 
 
 def _corpora(material: Material) -> Section:

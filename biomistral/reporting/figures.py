@@ -172,6 +172,15 @@ def held_out_chart(id_: str, caption: str, logs: Mapping[str, Sequence[LogLine]]
     return _curves(id_, caption, curves, "Held-out loss", marked=True)
 
 
+def rate_chart(id_: str, caption: str, logs: Mapping[str, Sequence[LogLine]]) -> Chart | None:
+    """Draw the learning rate of each model over tokens; None if there is none."""
+    curves = {
+        model: [(x.tokens, x.learning_rate) for x in log if x.learning_rate is not None]
+        for model, log in logs.items()
+    }
+    return _curves(id_, caption, curves, "Learning rate", marked=False, unit="")
+
+
 def _bar(axes: Axes, place: int, score: Score) -> None:
     is_baseline = score.model_kind == "baseline"
     axes.barh(
@@ -205,6 +214,7 @@ def _curves(
     label: str,
     *,
     marked: bool,
+    unit: str = "nats per token",
 ) -> Chart | None:
     curves = {name: points for name, points in curves.items() if points}
     if not curves:
@@ -223,13 +233,13 @@ def _curves(
                 marker=MARKERS[turn(index) % len(MARKERS)] if marked else "",
                 markersize=4,
             )
-        axes.set(xlabel="Tokens", ylabel=f"{label}, nats per token")
+        axes.set(xlabel="Tokens", ylabel=f"{label}, {unit}" if unit else label)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.grid(visible=True, color=INK, alpha=0.15, linewidth=0.5)
         figure.legend(loc="outside lower center")
         text = "; ".join(
-            f"{name}: from {points[0][1]:.3f} to {points[-1][1]:.3f} at {points[-1][0]:,.0f} tokens"
+            f"{name}: from {points[0][1]:.4g} to {points[-1][1]:.4g} at {points[-1][0]:,.0f} tokens"
             for name, points in curves.items()
         )
         return make_chart(figure, id_, caption, f"{label} over tokens. {text}.")

@@ -200,6 +200,7 @@ def _log_lines(path: Path) -> Iterator[LogLine]:
                 loss=values.get("loss"),
                 learning_rate=values.get("learning_rate"),
                 held_out_loss=values.get("held_out_loss") or {},
+                held_out_by_language=values.get("held_out_loss_by_language") or {},
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(

@@ -7,7 +7,7 @@ absolute path: two reports on the same artefacts have the same bytes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from biomistral.records import TaskOverlap
@@ -51,6 +51,8 @@ class LogLine:
     loss: float | None  # nats per token
     learning_rate: float | None
     held_out_loss: Mapping[str, float]  # corpus -> nats per token; empty where not measured
+    # corpus -> language -> the same; of corpora in several languages
+    held_out_by_language: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 # Corpus totals in the order of the work; others follow as they come.

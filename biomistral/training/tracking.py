@@ -37,7 +37,7 @@ class Trackers:
             # After a resumed run, points of steps that were lost are not shown twice.
             self._board = SummaryWriter(folder, purge_step=step or None)
         if settings.wandb is not None:
-            require("wandb", extra="tracking", purpose="pretrain.wandb")
+            require("wandb", extra="wandb", purpose="pretrain.wandb")
             import wandb
 
             self._run = wandb.init(

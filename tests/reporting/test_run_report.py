@@ -133,7 +133,8 @@ def test_no_place_or_time_is_told(made: Path, run_folders) -> None:
 
 def test_training_curves_are_drawn_for_models_with_a_log(page) -> None:
     labels = page.xpath('//section[@id="section-training"]//svg/@aria-label')
-    assert [label.split(" over")[0] for label in labels] == ["Training loss", "Held-out loss"]
+    names = ["Training loss", "Held-out loss", "Learning rate"]
+    assert [label.split(" over")[0] for label in labels] == names
 
 
 def test_scores_that_are_not_there_are_named(run_folders, tmp_path: Path) -> None:
