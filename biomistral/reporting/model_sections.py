@@ -98,6 +98,10 @@ def calibration_section(results: Results, bins: Sequence[ReliabilityBin]) -> Sec
             " The dotted line with hollow points is the model after temperature scaling, fitted on "
             "other questions than it is shown for."
         )
+    if silent := _without_probabilities(results, group):
+        text += (
+            f" Not shown: {', '.join(silent)}, which answered in words and gave no probabilities."
+        )
     return Section(
         "calibration",
         "Calibration",
@@ -105,6 +109,17 @@ def calibration_section(results: Results, bins: Sequence[ReliabilityBin]) -> Sec
         tables=[table for table in tables if table.rows],
         charts=charts,
     )
+
+
+def _without_probabilities(results: Results, group: str) -> list[str]:
+    """Models with an accuracy and no calibration error: their answers were words."""
+    average = average_of(group)
+
+    def has(model: str, metric: str) -> bool:
+        return any(results.find(s, model, average, metric) for s in results.main_settings)
+
+    measured = [m for m in results.models if results.kinds[m] != "baseline"]
+    return [m for m in measured if has(m, ACCURACY) and not has(m, "ece")]
 
 
 def abstaining_section(results: Results, points: Sequence[CoveragePoint]) -> Section:

@@ -61,3 +61,13 @@ def test_other_languages_and_single_tasks_are_folded(results):
     assert len(section.charts) == 1
     ids = [table.id for table in (*section.tables, *section.folded)]
     assert len(ids) == len(set(ids))
+
+
+def test_a_model_without_probabilities_is_named_and_not_just_absent(make_score, tasks):
+    rows = [make_score("sure", "average", 0.5), make_score("chatty", "average", 0.4)]
+    rows += [replace(rows[0], metric="ece", value=0.1)]
+    results = index_results(rows, tasks[:2], [])
+    wanted = "Not shown: chatty, which answered in words and gave no probabilities."
+    assert wanted in calibration_section(results, []).text
+    results = index_results([rows[0], rows[2]], tasks[:2], [])
+    assert "Not shown" not in calibration_section(results, []).text
