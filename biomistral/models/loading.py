@@ -128,14 +128,16 @@ def quiet_transformers() -> Iterator[None]:
 
 def _own_awq(folder: Path, precision: Precision, device: torch.device) -> Any:
     """Load an AWQ checkpoint without a library; None where that library serves better."""
-    from biomistral.models.awq import load_awq_model
+    from biomistral.models.awq import layout_of, load_awq_model
     from biomistral.models.four_bit import load_four_bit_model
     from biomistral.models.hybrid import is_available
 
     with quiet_transformers():
         if device.type == "cpu" and precision == "bfloat16" and is_available():
             return load_four_bit_model(folder)
-        if importlib.util.find_spec("gptqmodel") is None:
+        stored = Checkpoint(folder).config["quantization_config"]
+        only_ours = device.type == "cpu" and layout_of(stored) == "gemv"
+        if only_ours or importlib.util.find_spec("gptqmodel") is None:
             return load_awq_model(folder, precision)
     return None
 

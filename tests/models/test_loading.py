@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -192,6 +193,21 @@ def test_awq_without_its_library_goes_to_our_own_reader(copy, monkeypatch):
     monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None)
     load_model(copy, precision="float32", device=CPU)
     assert calls == [(copy, "float32")]
+
+
+def test_gemv_goes_to_our_own_reader_on_a_cpu_even_beside_the_library(copy, monkeypatch):
+    # The library's kernels for it need a GPU.
+    from biomistral.models import awq
+
+    def load_with(version: str) -> Any:
+        quantization = {"quant_method": "awq", "bits": 4, "version": version}
+        change_config(copy, quantization_config=quantization)
+        return loading._own_awq(copy, "float32", CPU)
+
+    monkeypatch.setattr(awq, "load_awq_model", lambda folder, precision: "ours")
+    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: "is there")
+    assert load_with("gemm") is None
+    assert load_with("gemv") == "ours"
 
 
 def test_a_tokenizer_encodes_as_the_one_that_was_saved(tiny_model, tokenizer):
