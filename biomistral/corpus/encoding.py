@@ -39,10 +39,7 @@ class DocumentEncoder:
         self._begin = [] if parts.bos_id is None else [parts.bos_id]
         self._control = [*self._begin, parts.eos_id]
         self._pieces = exact_pieces(parts.state)
-        self._whole = Tokenizer.from_str(parts.state)
-        self._whole.no_truncation()
-        self._whole.no_padding()
-        self._whole.encode_special_tokens = True
+        self._whole = None if self._pieces else _whole(parts.state)
 
     @property
     def is_by_pieces(self) -> bool:
@@ -59,6 +56,7 @@ class DocumentEncoder:
     def _encode(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         if self._pieces:
             return self._pieces.encode(texts)
+        assert self._whole is not None, "made where there are no pieces"
         encodings = self._whole.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
 
@@ -69,3 +67,12 @@ class DocumentEncoder:
                 "of plain text, which would end documents in their middle; use another tokenizer"
             )
         return np.concatenate([self._begin, ids, [self.parts.eos_id]]).astype(np.int64)
+
+
+def _whole(state: str) -> Tokenizer:
+    """The library's tokenizer, for which a control token in a text is text."""
+    tokenizer = Tokenizer.from_str(state)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
