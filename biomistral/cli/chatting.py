@@ -60,6 +60,8 @@ def chat(source: Source, settings: Settings, *, system: str | None) -> None:
                     _answer(engine, tokenizer, talk, message, source.model, console)
             except BiomistralError as error:  # one question fails, the conversation goes on
                 console.print(f"error: {error}", style="red")
+            except KeyboardInterrupt:  # before the first word, or after the last
+                console.print("stopped", style="dim")
 
 
 def _check_template(tokenizer: Any, talk: Conversation, where: str) -> None:

@@ -136,6 +136,20 @@ def test_a_single_message_over_the_context_is_an_error_and_not_the_end(chat):
     assert err.count("tokens read") == 1
 
 
+def test_ctrl_c_before_the_first_word_does_not_end_the_conversation(chat, monkeypatch):
+    answer, interruptions = chatting._answer, [KeyboardInterrupt]
+
+    def interrupted(*words):
+        if interruptions:
+            raise interruptions.pop()
+        answer(*words)
+
+    monkeypatch.setattr(chatting, "_answer", interrupted)
+    err = chat("Rest?", "And bark?").err
+    assert "stopped" in err
+    assert err.count("tokens read") == 1
+
+
 def test_a_model_without_a_template_is_refused_before_the_first_question(command, tiny_model):
     done = command("chat", tiny_model)
     assert done.status == 2
