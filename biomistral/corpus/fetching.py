@@ -56,8 +56,10 @@ class Line:
 def read_ids(path: Path) -> Articles:
     """Read a file of ids, one a line: ``PMC123`` (all its versions) or ``PMC123.2``."""
     articles: Articles = {}
-    with plain_os_errors(path):
+    try:
         lines = path.read_text("utf-8-sig").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a file of ids ({error})") from None
     for number, word in enumerate(lines, start=1):
         match = re.fullmatch(r"(?:PMC)?(\d+)(?:\.(\d+))?", word)
         if not match:

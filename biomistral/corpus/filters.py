@@ -19,8 +19,6 @@
     repeated_lines, few_letters, word_length, symbols
                           no prose (see ``quality``)
     benchmark_overlap     it has some words in a row in common with a test question
-    same_article          an article with this PMCID or DOI was kept before
-    duplicate             the same text, up to case and white space, was kept before
 
 The first reason that holds, in this order, is the one given. Knows nothing about files.
 """
@@ -28,7 +26,6 @@ The first reason that holds, in this order, is the one given. Knows nothing abou
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 
 from biomistral.corpus.documents import Document, count_words
@@ -102,11 +99,6 @@ def _reason_of_licence(document: Document, settings: CorpusSettings) -> str:
     return "licence_not_allowed" if document.licence else "licence_unclear"
 
 
-def text_digest(text: str) -> str:
-    """SHA-256 of the text without regard to case and white space."""
-    return hashlib.sha256(" ".join(text.casefold().split()).encode()).hexdigest()
-
-
 class Overlap:
     """Runs of words that no document may contain."""
 
@@ -118,23 +110,3 @@ class Overlap:
         """``benchmark_overlap`` or ``""``."""
         found = are_in(self._runs.of(document.text), self._known)
         return "benchmark_overlap" if found.any() else ""
-
-
-class Seen:
-    """What was kept so far; 32 bytes of digest per document, plus one per article id."""
-
-    def __init__(self) -> None:
-        self._texts: set[bytes] = set()
-        self._ids: set[str] = set()
-
-    def reason_to_drop(self, document: Document) -> str:
-        """``same_article``, ``duplicate`` or ``""``; remembers the document in the last case."""
-        # Other ids are file names, which may be alike in two folders, or the user's own numbers.
-        if (document.pmcid or document.doi) and document.id in self._ids:
-            return "same_article"
-        digest = bytes.fromhex(text_digest(document.text))
-        if digest in self._texts:
-            return "duplicate"
-        self._texts.add(digest)
-        self._ids.add(document.id)
-        return ""

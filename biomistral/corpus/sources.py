@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -91,24 +91,6 @@ def source_files(settings: CorpusSettings) -> list[tuple[str, Path]]:
         if beside:
             found.append((f"{source.name} ({beside.name})", beside))
     return found
-
-
-def read_documents(
-    settings: CorpusSettings, on_file: Callable[[int, int, str], None] | None = None
-) -> Iterator[Document]:
-    """Yield every document of every source, articles first, nothing judged.
-
-    ``on_file(done, total, name)`` is called for each file of a shard before it is read.
-    """
-    shards = list_shards(settings)
-    total, done = sum(len(shard.names) for shard in shards), 0
-    for shard in shards:
-        for name in shard.names:
-            if on_file:
-                on_file(done, total, name)
-            done += 1
-        for item in _read(shard, settings):
-            yield item.document if isinstance(item, Dropped) else item
 
 
 def _read(shard: Shard, settings: CorpusSettings) -> Iterator[Document | Dropped]:

@@ -213,6 +213,13 @@ def test_ids_are_read_with_or_without_a_version(tmp_path: Path) -> None:
         read_ids(tmp_path / "ids")
 
 
+def test_ids_that_are_no_text_are_named(tmp_path: Path) -> None:
+    (tmp_path / "ids").write_bytes(b"\xff\xfe\x00")
+    for path in (tmp_path / "ids", tmp_path / "none"):
+        with pytest.raises(InputError, match="cannot be read as a file of ids"):
+            read_ids(path)
+
+
 def test_an_inventory_names_each_version_once(tmp_path: Path) -> None:
     rows = [
         '"pmc-oa-opendata","PMC1.1/PMC1.1.xml","2026-01-01","a"',

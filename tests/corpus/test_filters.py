@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from biomistral.corpus.documents import Document
-from biomistral.corpus.filters import Overlap, Seen, reason_to_drop, text_digest, with_language
+from biomistral.corpus.filters import Overlap, reason_to_drop, with_language
 from biomistral.ngrams import Runs
 from biomistral.recipe.settings import CorpusSettings
 
@@ -97,38 +97,6 @@ def test_a_short_text_is_in_its_declared_language_a_long_one_in_its_own() -> Non
     assert with_language(dataclasses.replace(declared, text=GOOD.text * 20)).language == "en"
     assert with_language(dataclasses.replace(GOOD, language=None)).language == "en"
     assert with_language(dataclasses.replace(declared, text="1 2 3 " * 200)).language == "pt"
-
-
-def test_of_equal_texts_the_first_is_kept() -> None:
-    seen = Seen()
-    assert seen.reason_to_drop(GOOD) == ""
-    assert seen.reason_to_drop(GOOD) == "same_article"
-    shouted = dataclasses.replace(GOOD, id="PMC2", text=GOOD.text.upper().replace(" ", "\n "))
-    assert seen.reason_to_drop(shouted) == "duplicate"
-    assert seen.reason_to_drop(dataclasses.replace(GOOD, id="PMC2", text="Another.")) == ""
-
-
-def test_articles_known_by_their_file_name_only_are_not_the_same_for_it() -> None:
-    seen = Seen()
-    named = [
-        dataclasses.replace(GOOD, id="1.xml", pmcid="", text=text)
-        for text in ("One.", "Two.", "one.")
-    ]
-    assert [seen.reason_to_drop(article) for article in named] == ["", "", "duplicate"]
-    known = dataclasses.replace(GOOD, id="10.1/x", pmcid="", doi="10.1/x", text="Three.")
-    assert [seen.reason_to_drop(known) for _ in range(2)] == ["", "same_article"]
-
-
-def test_own_texts_may_share_an_id() -> None:
-    seen = Seen()
-    own = dataclasses.replace(GOOD, part="text", id="1", pmcid="")
-    texts = [dataclasses.replace(own, text=text) for text in ("One.", "Two.", "one.")]
-    assert [seen.reason_to_drop(text) for text in texts] == ["", "", "duplicate"]
-
-
-def test_the_digest_ignores_case_and_white_space_only() -> None:
-    assert text_digest("A  b\n") == text_digest("a B")
-    assert text_digest("ab") != text_digest("a b")
 
 
 def test_a_document_with_a_run_of_a_test_question_is_dropped_and_others_are_not() -> None:

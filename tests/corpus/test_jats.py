@@ -30,6 +30,27 @@ HOSTILE = {
         b'<!DOCTYPE article PUBLIC "-//NLM//DTD JATS" "JATS.dtd"><article><body><p>a &mdash; b</p></body></article>',
         "not_well_formed",
     ),
+    "external entity of a network": (
+        b'<!DOCTYPE article [<!ENTITY x SYSTEM "http://127.0.0.1:9/x">]><article><body><p>&x;</p></body></article>',
+        "not_well_formed",
+    ),
+    "entity of itself": (
+        b'<!DOCTYPE article [<!ENTITY a "&b;"><!ENTITY b "&a;">]><article><body><p>&a;</p></body></article>',
+        "not_well_formed",
+    ),
+    "parameter entity": (
+        b'<!DOCTYPE article [<!ENTITY % p SYSTEM "file:///etc/passwd"> %p;]><article><body><p>&q;</p></body></article>',
+        "not_well_formed",
+    ),
+    "a text of eleven million letters": (
+        b"<article><body><p>" + b"fever " * 1_900_000 + b"</p></body></article>",
+        "not_well_formed",
+    ),
+    "two articles in one file": (b"<article/><article/>", "not_well_formed"),
+    "the same attribute twice": (b"<article a='1' a='2'/>", "not_well_formed"),
+    "a prefix nobody declared": (b"<article><body><p><x:y/></p></body></article>", "not_well_formed"),
+    "bytes after the end": (b"<article/>\x00\x00", "not_well_formed"),
+    "another kind of XML": (b"<pmc-articleset><Reply>No result</Reply></pmc-articleset>", "not_an_article"),
     "truncated": (b"<article><body><p>half", "not_well_formed"),
     "bytes of another encoding": ("<article><body><p>fièvre</p></body></article>".encode("latin-1"), "not_well_formed"),
     "unknown encoding": (b'<?xml version="1.0" encoding="klingon"?><article/>', "not_well_formed"),

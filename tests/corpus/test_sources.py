@@ -8,27 +8,25 @@ from pathlib import Path
 import pytest
 
 from biomistral.corpus import sources
-from biomistral.corpus.documents import Dropped
+from biomistral.corpus.documents import Document, Dropped
 from biomistral.corpus.finding import find_articles
-from biomistral.corpus.sources import list_shards, read_documents, read_shard
+from biomistral.corpus.sources import list_shards, read_shard
 from biomistral.recipe.settings import CorpusSettings
+
+
+def first(settings: CorpusSettings) -> Document:
+    item = next(read_shard(list_shards(settings)[0], settings))
+    assert isinstance(item, Document)
+    return item
 
 
 def test_a_packed_article_is_the_article(articles_folder: Path, tmp_path: Path) -> None:
     data = (articles_folder / "deep" / "1.xml").read_bytes()
     (tmp_path / "1.xml.gz").write_bytes(gzip.compress(data))
-    plain = next(read_documents(CorpusSettings(articles=[f"{articles_folder}/deep/1.xml"])))
-    packed = next(read_documents(CorpusSettings(articles=[f"{tmp_path}/1.xml.gz"])))
+    plain = first(CorpusSettings(articles=[f"{articles_folder}/deep/1.xml"]))
+    packed = first(CorpusSettings(articles=[f"{tmp_path}/1.xml.gz"]))
     assert packed.text == plain.text
     assert (packed.id, packed.file) == ("PMC1", "1.xml.gz")
-
-
-def test_progress_tells_files(articles_folder: Path) -> None:
-    calls: list[tuple[int, int, str]] = []
-    settings = CorpusSettings(articles=[f"{articles_folder}/deep/*.xml"])
-    list(read_documents(settings, lambda done, total, name: calls.append((done, total, name))))
-    assert calls[0] == (0, 4, "1.xml")
-    assert calls[-1] == (3, 4, "4.xml")
 
 
 def test_the_division_into_shards_depends_on_the_files_only(

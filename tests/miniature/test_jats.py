@@ -6,10 +6,9 @@ import pytest
 from lxml import etree
 
 from biomistral.corpus.documents import Document
-from biomistral.corpus.sources import read_documents
+from biomistral.corpus.jats import read_article
 from biomistral.miniature import jats
 from biomistral.miniature.texts import Article
-from biomistral.recipe.settings import CorpusSettings
 
 ARTICLE = Article(
     "PMC42",
@@ -21,8 +20,7 @@ ARTICLE = Article(
 
 
 def _read(xml: str, folder: Path) -> Document:
-    (folder / "article.xml").write_text(xml, encoding="utf-8")
-    (document,) = read_documents(CorpusSettings(articles=[f"{folder}/*.xml"]))
+    (document,) = read_article(xml.encode(), "article.xml")
     return document
 
 

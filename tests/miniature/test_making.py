@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from biomistral import artifacts
-from biomistral.corpus.build import judged
-from biomistral.corpus.sources import read_documents
+from biomistral.corpus.documents import Dropped
+from biomistral.corpus.sources import list_shards, read_shard
 from biomistral.errors import InputError
 from biomistral.languages import LANGUAGES
 from biomistral.miniature import make_miniature
@@ -24,11 +24,15 @@ def _judge(settings: CorpusSettings) -> tuple[Counter[str], Counter[str | None]]
     """Reasons why documents were dropped, and languages of those kept."""
     reasons: Counter[str] = Counter()
     kept: Counter[str | None] = Counter()
-    for document, reason in judged(read_documents(settings), settings):
-        if reason:
-            reasons[reason] += 1
+    texts: set[str] = set()
+    for item in (item for shard in list_shards(settings) for item in read_shard(shard, settings)):
+        if isinstance(item, Dropped):
+            reasons[item.reason] += 1
+        elif item.text in texts:
+            reasons["duplicate"] += 1
         else:
-            kept[document.language] += 1
+            kept[item.language] += 1
+            texts.add(item.text)
     return reasons, kept
 
 
