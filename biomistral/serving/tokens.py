@@ -22,7 +22,9 @@ class TokenTexts:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        decoder = json.loads(tokenizer.backend_tokenizer.to_str())["decoder"]
+        # Tokenizers without a backend (in Python, not Rust) are SentencePiece's.
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        decoder = json.loads(backend.to_str())["decoder"] if backend else None
         self._is_byte_level = "ByteLevel" in json.dumps(decoder)
         self._strips_first_blank = tokenizer.decode(tokenizer.encode("a")[-1:]) == "a"
         special = {int(i) for i in tokenizer.all_special_ids}
