@@ -55,6 +55,9 @@ def test_numbers_count_requests_and_tokens(client) -> None:
         (b'{"prompt": "x", "temprature": 1}', "temprature: is not known here", "unknown_parameter"),
         (b'{"prompt": "x", "temperature": "hot"}', "temperature: ", None),
         (b'{"prompt": "x", "n": 1e9}', "n: ", None),
+        (b"[" * 100_000, "nested too deeply", "malformed_json"),
+        (b'{"prompt": "x", "n": ' + b"9" * 5000 + b"}", "too many digits", "malformed_json"),
+        (b'{"prompt": "x", "max_tokens": 1e400}', "max_tokens: ", None),
         (b'{"prompt": "\\ud800", "max_tokens": 1}', "", None),
     ],
 )
