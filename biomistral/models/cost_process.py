@@ -50,7 +50,7 @@ def measure(
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    folder = local_folder(source, revision)
+    folder = Path(source) if Path(source).is_file() else local_folder(source, revision)  # GGUF
     device = pick_device()
     tokenizer = load_tokenizer(folder)
     before = _memory(device)
@@ -79,7 +79,7 @@ def measure(
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         "threads": torch.get_num_threads(),
         "num_parameters": _num_weights(model),
-        "file_bytes": sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()),
+        "file_bytes": sum(p.stat().st_size for p in [folder, *folder.rglob("*")] if p.is_file()),
         "weight_bytes": sum(
             tensor.numel() * tensor.element_size()
             for tensor in [*model.parameters(), *model.buffers()]
