@@ -21,6 +21,8 @@ CUT = [
     "evaluate.languages=[en, fr]",
     "merge=[{name: medical-slerp, method: slerp, base: base, models: [{model: medical}], t: 0.7}]",
     "quantize=[]",
+    "sft=[]",
+    "dpo=[]",
 ]
 
 
