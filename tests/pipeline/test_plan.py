@@ -218,7 +218,7 @@ def test_a_tokenizer_learns_from_a_corpus_that_is_clear_of_the_benchmark(
     assert blank.origin.fingerprint != before.origin.fingerprint
 
 
-@pytest.mark.parametrize("code", sorted(STEP_VERSIONS.keys() - OF_TUNING))
+@pytest.mark.parametrize("code", sorted(STEP_VERSIONS.keys() - OF_TUNING - {"translate"}))
 def test_a_new_version_of_a_steps_code_makes_it_again(code: str, fingerprints, monkeypatch) -> None:
     every_step = "evaluate.cost=true"
     before = fingerprints(every_step)
