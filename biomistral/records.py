@@ -200,6 +200,24 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class LanguageGap:
+    """What one model loses in another language: the same questions in both, paired by their ids."""
+
+    model: str
+    task: str  # or "average" of the group
+    group: str
+    language: str
+    scoring: Scoring
+    shots: int
+    difference: float  # accuracy in the language less that in English; a fraction
+    low: float  # 95 % interval, paired bootstrap
+    high: float
+    p_bootstrap_holm: float  # corrected over all tests of its kind
+    num_questions: int
+    num_seeds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Translation:
     """One question in another language, beside the original."""
 
@@ -256,6 +274,7 @@ Record = TypeVar(
     ReliabilityBin,
     CoveragePoint,
     Comparison,
+    LanguageGap,
     Task,
     TaskOverlap,
     Translation,

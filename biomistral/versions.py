@@ -41,8 +41,8 @@ STEP_VERSIONS: Mapping[str, int] = {
     "predict": 3,
     "translate": 1,
     "ensemble": 3,
-    "score": 3,
-    "report": 4,
+    "score": 4,
+    "report": 5,
     "cost": 1,
 }
 

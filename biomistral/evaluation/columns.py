@@ -9,7 +9,7 @@ Shapes: N answers, S seeds, Q questions, C the most choices of any question.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +61,24 @@ class Cell:
         """Number of choices of each question.  # (Q,)."""
         counts: Ints = np.isfinite(self.logprobs[0]).sum(axis=1)
         return counts
+
+    def restricted(self, question_ids: Sequence[str], seeds: Sequence[int]) -> Cell:
+        """Return the answers to some of the questions with some of the seeds, in the order given."""
+        rows = [self.seeds.index(seed) for seed in seeds]
+        places = {name: place for place, name in enumerate(self.question_ids)}
+        columns = [places[name] for name in question_ids]
+
+        def of(values: Any) -> Any:
+            return None if values is None else values[rows][:, columns]
+
+        return Cell(
+            tuple(question_ids),
+            tuple(seeds),
+            of(self.logprobs),
+            self.gold[columns],
+            of(self.places),
+            of(self.tops),
+        )
 
 
 def read_cells(folder: Path, model: str) -> dict[CellKey, Cell]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -29,11 +29,12 @@ import numpy as np
 from biomistral.evaluation import metrics
 from biomistral.evaluation.columns import Cell, CellKey, Floats
 from biomistral.evaluation.score_rows import AVERAGE
-from biomistral.records import Comparison, Scoring
+from biomistral.records import Comparison, LanguageGap, Scoring
 
 NUM_RESAMPLES = 10_000  # after correction for 100 tests the smallest p-value is then 0.02
 _CHUNK = 1000  # resamples held at a time
 _MOST_EXACT = 1000
+ENGLISH = "en"
 
 Cells = Mapping[str, Mapping[CellKey, Cell]]
 
@@ -76,6 +77,44 @@ def compare(
                 tasks.append(_task_row(first, second, key, groups[key.task], found))
         averages += _average_rows(first, second, measured, groups)
     return [*_corrected(tasks), *_corrected(averages)]
+
+
+def compare_languages(
+    cells: Cells,
+    groups: Mapping[str, str],
+    *,
+    seed: int = 42,
+    num_resamples: int = NUM_RESAMPLES,
+) -> list[LanguageGap]:
+    """Compare each model in each language with itself in English, on the questions both have.
+
+    Tasks without a question in English under the same id have no row.
+    """
+    paired: dict[str, dict[CellKey, Cell]] = {}
+    for model, by_key in cells.items():
+        for key, cell in by_key.items():
+            english = by_key.get(key._replace(language=ENGLISH))
+            if key.language == ENGLISH or english is None:
+                continue
+            shared = sorted(set(cell.question_ids) & set(english.question_ids))
+            seeds = sorted(set(cell.seeds) & set(english.seeds))
+            if shared and seeds:
+                paired.setdefault(model, {})[key] = cell.restricted(shared, seeds)
+                paired.setdefault(f"{model} {ENGLISH}", {})[key] = english.restricted(shared, seeds)
+    measured = _resample(paired, seed, num_resamples)
+    tasks: list[Comparison] = []
+    averages: list[Comparison] = []
+    for model in filter(paired.__contains__, cells):
+        pair = model, f"{model} {ENGLISH}"
+        own = {key: measured[key] for key in paired[model]}
+        tasks += [_task_row(*pair, key, groups[key.task], found) for key, found in own.items()]
+        averages += _average_rows(*pair, own, groups)
+    return [_gap(row) for row in (*_corrected(tasks), *_corrected(averages))]
+
+
+def _gap(row: Comparison) -> LanguageGap:
+    of_both = {f.name for f in fields(LanguageGap)} & {f.name for f in fields(Comparison)}
+    return LanguageGap(model=row.first, **{name: getattr(row, name) for name in of_both})
 
 
 def mcnemar(first_only: int, second_only: int) -> McNemar:

@@ -4,6 +4,7 @@
     reliability.parquet  ReliabilityBin, before and after calibrating
     coverage.parquet     CoveragePoint
     comparisons.parquet  Comparison, every pair of models
+    languages.parquet    LanguageGap, every language against English
     calibration/*.json   what calibrates each model, for later use (models.calibrations)
 
 What the numbers mean is in ``measures``, ``metrics`` and ``comparison``.
@@ -26,12 +27,13 @@ from biomistral.evaluation.columns import (
     read_cells,
     read_validation,
 )
-from biomistral.evaluation.comparison import compare
+from biomistral.evaluation.comparison import compare, compare_languages
 from biomistral.models import calibrations
 from biomistral.models.calibrations import SavedFit
 from biomistral.records import (
     Comparison,
     CoveragePoint,
+    LanguageGap,
     Question,
     ReliabilityBin,
     Score,
@@ -46,6 +48,7 @@ SCORES = "scores.parquet"
 RELIABILITY = "reliability.parquet"
 COVERAGE = "coverage.parquet"
 COMPARISONS = "comparisons.parquet"
+LANGUAGES = "languages.parquet"
 CALIBRATION = "calibration"
 
 
@@ -109,11 +112,13 @@ def score(
         bars = score_rows.reliability_bins(cells, groups, calibrators)
         points = score_rows.coverage_points(cells, groups)
         pairs = compare(cells, groups, seed=seed)
+        gaps = compare_languages(cells, groups, seed=seed)
         folder = draft.folder
         draft.counts["scores"] = write_records(folder / SCORES, rows, Score)
         draft.counts["reliability_bins"] = write_records(folder / RELIABILITY, bars, ReliabilityBin)
         write_records(folder / COVERAGE, points, CoveragePoint)
         draft.counts["comparisons"] = write_records(folder / COMPARISONS, pairs, Comparison)
+        write_records(folder / LANGUAGES, gaps, LanguageGap)
         (folder / CALIBRATION).mkdir()
         for model, (_, fits) in fitted.items():
             calibrations.write(calibration_file(folder, model), model, fits)

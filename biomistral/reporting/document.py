@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from biomistral.records import Comparison, CoveragePoint, ReliabilityBin, TaskOverlap
+from biomistral.records import Comparison, CoveragePoint, LanguageGap, ReliabilityBin, TaskOverlap
 from biomistral.reporting import figures
 from biomistral.reporting.cost_tables import Cost, cost_section
 from biomistral.reporting.figures import Chart
+from biomistral.reporting.language_tables import gap_tables
 from biomistral.reporting.model_sections import (
     Section,
     abstaining_section,
@@ -19,6 +20,7 @@ from biomistral.reporting.model_sections import (
     comparison_section,
     positions_section,
 )
+from biomistral.reporting.published import published_section
 from biomistral.reporting.quantization import quantization_section
 from biomistral.reporting.results import (
     RANDOM_CHOICE,
@@ -75,6 +77,7 @@ class Material:
     reliability: Sequence[ReliabilityBin] = ()
     coverage: Sequence[CoveragePoint] = ()
     comparisons: Sequence[Comparison] = ()
+    gaps: Sequence[LanguageGap] = ()
     models: Sequence[Artefact] = ()
     corpora: Sequence[Artefact] = ()
     others: Sequence[Artefact] = ()  # questions, predictions, scores
@@ -92,7 +95,8 @@ def compose(title: str, material: Material) -> Document:
         _by_task(results),
         tuning_section(results, material.models),
         _groups(results, material.models),
-        _languages(results),
+        _languages(results, material.gaps),
+        published_section(results),
         quantization_section(results, material.comparisons, material.models),
         comparison_section(results, material.comparisons),
         calibration_section(results, material.reliability),
@@ -200,11 +204,13 @@ def _groups(results: Results, models: Sequence[Artefact]) -> Section:
     )
 
 
-def _languages(results: Results) -> Section:
+def _languages(results: Results, gaps: Sequence[LanguageGap]) -> Section:
     if len(results.languages) < 2:
         return Section("languages", "")
     protocols = dict.fromkeys((s.scoring, s.shots) for s in results.settings)
     tables = [languages_table(results, results.main_group, *protocol) for protocol in protocols]
+    for protocol in protocols:
+        tables += gap_tables(results, gaps, *protocol)
     return Section("languages", "Languages", tables=tables)
 
 

@@ -24,6 +24,7 @@ from biomistral.models.cards import Card, read_card, render_card
 from biomistral.records import (
     Comparison,
     CoveragePoint,
+    LanguageGap,
     Prediction,
     Question,
     Record,
@@ -145,6 +146,7 @@ def _read(inputs: _Inputs) -> Material:
         reliability=_if_there(inputs.scores / "reliability.parquet", ReliabilityBin),
         coverage=_if_there(inputs.scores / "coverage.parquet", CoveragePoint),
         comparisons=_if_there(inputs.scores / "comparisons.parquet", Comparison),
+        gaps=_if_there(inputs.scores / "languages.parquet", LanguageGap),
         models=[a for a in found if a.role == "model"],
         corpora=[a for a in found if a.role == "corpus"],
         others=[a for a in found if a.role not in {"model", "corpus"}],

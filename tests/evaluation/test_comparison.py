@@ -174,3 +174,57 @@ def test_draws_in_chunks_are_draws_of_the_task():
     assert found.shape == (1300, 5)
     assert np.allclose(found[:1000], metrics.resample_counts(5, 42, "plants", 1000) / 5)
     assert not (found[:300] == found[1000:]).all()
+
+
+# --- languages ---
+
+
+def named_cell(ids, right, choices=4, seeds=(1,)):
+    logprobs = np.full((len(seeds), len(ids), choices), -3.0)
+    for place, is_right in enumerate(right):
+        logprobs[:, place, 0 if is_right else 1] = -0.1
+    return Cell(tuple(ids), tuple(seeds), logprobs, np.zeros(len(ids), dtype=np.int64))
+
+
+def test_a_language_is_compared_with_english_on_shared_questions_only() -> None:
+    english = CellKey("t", "en", "letter", 0)
+    french = CellKey("t", "fr", "letter", 0)
+    alone = CellKey("other", "fr", "letter", 0)
+    cells = {
+        "m": {
+            english: named_cell(["a", "b", "c", "d"], [1, 1, 1, 0]),
+            french: named_cell(["b", "c", "d", "x"], [0, 1, 0, 1]),
+            alone: named_cell(["a"], [1]),
+        }
+    }
+    (gap,) = comparison.compare_languages(cells, {"t": "g", "other": "g"}, num_resamples=500)
+    assert (gap.model, gap.task, gap.language, gap.num_questions) == ("m", "t", "fr", 3)
+    assert gap.difference == pytest.approx(1 / 3 - 2 / 3)
+    assert gap.low <= gap.difference <= gap.high
+
+
+def test_the_same_answers_in_both_languages_leave_no_gap() -> None:
+    ids = [str(i) for i in range(50)]
+    right = [i % 3 == 0 for i in range(50)]
+    keys = [CellKey(task, code, "letter", 0) for task in "st" for code in ("en", "de", "fr")]
+    cells = {"m": {key: named_cell(ids, right, seeds=(1, 2)) for key in keys}}
+    gaps = comparison.compare_languages(cells, {"s": "g", "t": "g"}, num_resamples=500)
+    assert len(gaps) == 2 * 2 + 2  # tasks and the average, in two languages
+    assert all((gap.difference, gap.low, gap.high) == (0, 0, 0) for gap in gaps)
+    assert all(gap.p_bootstrap_holm == 1 for gap in gaps)
+
+
+def test_a_gap_is_that_of_the_plain_paired_bootstrap() -> None:
+    ids = [str(i) for i in range(200)]
+    generator = np.random.default_rng(0)
+    first, second = generator.random(200) < 0.7, generator.random(200) < 0.5
+    cells = {
+        "m": {
+            CellKey("t", "en", "letter", 0): named_cell(ids, first),
+            CellKey("t", "fr", "letter", 0): named_cell(ids, second),
+        }
+    }
+    (gap,) = comparison.compare_languages(cells, {"t": "g"}, num_resamples=4000)
+    draws = generator.integers(0, 200, (4000, 200))
+    plain = (second[draws].astype(float) - first[draws]).mean(axis=1)
+    assert (gap.low, gap.high) == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.015)
