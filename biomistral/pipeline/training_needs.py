@@ -14,8 +14,10 @@ from biomistral.models.checkpoints import CONFIG, read_json
 from biomistral.models.hub import cached_file
 from biomistral.recipe import links
 from biomistral.recipe.settings import FreshModel, PretrainSettings, Recipe, StoredModel
+from biomistral.recipe.tuning import TuningSettings
 from biomistral.training import memory
 
+_UNKNOWN = "what it needs of memory is known when its model is here"
 _NVIDIA = Path("/proc/driver/nvidia/gpus")  # there with a GPU, whose memory nobody asks for here
 
 
@@ -26,6 +28,9 @@ def training_needs(recipe: Recipe, num_processes: int = 1) -> Iterator[tuple[str
     """
     for entry in recipe.pretrain:
         yield f"model/{entry.name}", _needs(recipe, entry, num_processes)
+    for tuned in (*recipe.sft, *recipe.dpo):
+        key = f"{'adapter' if tuned.makes_adapter else 'model'}/{tuned.name}"
+        yield key, _tuning_needs(recipe, tuned)
 
 
 def _needs(recipe: Recipe, entry: PretrainSettings, num_processes: int) -> str:
@@ -33,15 +38,36 @@ def _needs(recipe: Recipe, entry: PretrainSettings, num_processes: int) -> str:
     corpus = links.corpus_named(recipe, entry.corpus)
     assert corpus is not None, "names were checked"
     if shape is None:
-        return "what it needs of memory is known when its model is here"
+        return _UNKNOWN
     try:
         needed = memory.estimate(entry, shape, corpus.sequence_length, num_processes)
     except BiomistralError as error:
         return str(error)
     each = " in each process" if num_processes > 1 else ""
-    checkpoint = memory.size(memory.checkpoint_bytes(entry, shape.num_parameters))
+    checkpoint = memory.checkpoint_bytes(entry, shape.num_parameters)
+    return _said(entry, f"{shape.num_parameters:,} parameters", needed, checkpoint, each)
+
+
+def _tuning_needs(recipe: Recipe, entry: TuningSettings) -> str:
+    shape = _shape(recipe, entry.model)
+    if shape is None:
+        return _UNKNOWN
+    trained = f"{memory.num_trained(entry, shape):,} of {shape.num_parameters:,} parameters trained"
+    if not entry.makes_adapter:
+        trained = f"{shape.num_parameters:,} parameters"
+    needed = memory.estimate_tuning(entry, shape)
+    return _said(entry, trained, needed, memory.tuning_checkpoint_bytes(entry, shape))
+
+
+def _said(
+    entry: PretrainSettings | TuningSettings,
+    parameters: str,
+    needed: memory.Estimate,
+    checkpoint_bytes: int,
+    each: str = "",
+) -> str:
     text = (
-        f"{shape.num_parameters:,} parameters, about {needed} of memory{each}; {checkpoint} of disk a "
+        f"{parameters}, about {needed} of memory{each}; {memory.size(checkpoint_bytes)} of disk a "
         f"checkpoint, of which {entry.keep_checkpoints} are kept"
     )
     here = memory.host_memory_bytes()

@@ -41,3 +41,24 @@ class Settings(BaseModel):
     """Base of all settings: unknown keys are errors and values cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+# --- of every training run -------------------------------------------------------------------------
+
+KeepCheckpoints = Annotated[
+    int, Field(ge=1, description="Newest checkpoints that are kept until the run is done.")
+]
+LargestLossRise = Annotated[
+    Annotated[float, Field(gt=0)] | None,
+    Field(
+        description="Stop when the mean loss of the last steps lies this many nats above that of the "
+        "first; null: never."
+    ),
+]
+TensorBoard = Annotated[
+    str | None,
+    Field(description="Folder for TensorBoard's event files; the run gets one of its own in it."),
+]
+WeightsAndBiases = Annotated[
+    str | None, Field(description="Project of Weights & Biases to report to.")
+]

@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from biomistral.recipe.fields import Distinct, Fraction, Name, Settings
+from biomistral.recipe.fields import (
+    Distinct,
+    Fraction,
+    KeepCheckpoints,
+    LargestLossRise,
+    Name,
+    Settings,
+    TensorBoard,
+    WeightsAndBiases,
+)
 
 
 class MixedCorpus(Settings):
@@ -92,18 +101,10 @@ class PretrainSettings(Settings):
     save_every_steps: int = Field(
         200, ge=1, description="Optimizer steps between two resumable checkpoints."
     )
-    keep_checkpoints: int = Field(
-        2, ge=1, description="Newest checkpoints that are kept until the run is done."
-    )
-    largest_loss_rise: Annotated[float, Field(gt=0)] | None = Field(
-        1.0,
-        description="Stop when the mean loss of the last steps lies this many nats per token above "
-        "that of the first; null: never.",
-    )
-    tensorboard: str | None = Field(
-        None, description="Folder for TensorBoard's event files; the run gets one of its own in it."
-    )
-    wandb: str | None = Field(None, description="Project of Weights & Biases to report to.")
+    keep_checkpoints: KeepCheckpoints = 2
+    largest_loss_rise: LargestLossRise = 1.0
+    tensorboard: TensorBoard = None
+    wandb: WeightsAndBiases = None
     jeffreys_weight: float = Field(
         0.0,
         ge=0,

@@ -9,9 +9,13 @@ from pydantic import AfterValidator, Field, model_validator
 from biomistral.recipe.fields import (
     Distinct,
     Fraction,
+    KeepCheckpoints,
     LanguageCode,
+    LargestLossRise,
     Name,
     Settings,
+    TensorBoard,
+    WeightsAndBiases,
     without_repeats,
 )
 
@@ -89,6 +93,10 @@ class TuningSettings(Settings):
     save_every_steps: int = Field(
         200, ge=1, description="Optimizer steps between two resumable checkpoints."
     )
+    keep_checkpoints: KeepCheckpoints = 2
+    largest_loss_rise: LargestLossRise = 1.0
+    tensorboard: TensorBoard = None
+    wandb: WeightsAndBiases = None
     seed: int | None = Field(
         None, ge=0, description="Of order, dropout and first values; default: the recipe's."
     )

@@ -23,6 +23,11 @@ def mark_complete(checkpoint: Path) -> None:
     flush(checkpoint)
 
 
+def step_of(checkpoint: Path | None) -> int:
+    """Steps that were done when a checkpoint was saved; 0 without one."""
+    return int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
+
+
 def newest_complete(folder: Path) -> Path | None:
     """Return the newest whole checkpoint in ``folder`` and remove those that are not whole."""
     whole = []
@@ -31,4 +36,4 @@ def newest_complete(folder: Path) -> Path | None:
             whole.append(checkpoint)
         else:
             shutil.rmtree(checkpoint)
-    return max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
+    return max(whole, key=step_of, default=None)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from biomistral import artifacts
 from biomistral.artifacts import Origin
@@ -65,6 +65,7 @@ def fine_tune(
     conversations = read_conversations(files)
     origin = origin or tuning_run.origin_of(settings, model, files, requests, test_runs, seed)
     with artifacts.create(out, origin, resume=True) as draft:
+        tuning_run.check_room(settings, model, out, max(1, len(requests) + len(conversations)))
         progress(0, None, "loading the model")
         learner = load_learner(settings, model, seed)
         tokenizer = load_tokenizer(model)
@@ -82,11 +83,12 @@ def fine_tune(
             else [[lesson] for lesson in kept]
         )
         arguments = tuning_run.arguments_of(settings, draft.work, seed, len(rows))
-        trainer = _trainer(settings, learner, model, rows, arguments, progress)
-        tuning_run.run(trainer, draft.work)
+        watching = tuning_run.watcher(settings, progress)
+        trainer = _trainer(settings, learner, model, rows, arguments, watching)
+        tuning_run.run(settings, trainer, learner, watching)
         draft.counts.update(examples=len(kept), rows=len(rows), left_out=dict(+left_out))
         card = _card(settings, len(kept), Counter(request.task for request in requests))
-        tuning_run.finish(settings, trainer, learner, model, draft, card)
+        tuning_run.finish(settings, trainer, learner, model, draft, card, watching=watching)
     return out
 
 
@@ -184,7 +186,7 @@ def _trainer(
     model: Path,
     rows: Sequence[list[Lesson]],
     arguments: Mapping[str, Any],
-    progress: Progress,
+    watching: TrainerCallback,
 ) -> Trainer:
     calibrating = Calibrating(
         settings.answer_smoothing, settings.entropy_weight, settings.jeffreys_weight
@@ -201,7 +203,7 @@ def _trainer(
             args=TrainingArguments(**arguments),
             train_dataset=_Rows(rows),
             data_collator=collate_lessons,
-            callbacks=[tuning_run.Watcher(progress)],
+            callbacks=[watching],
         )
 
 

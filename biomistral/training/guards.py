@@ -54,16 +54,16 @@ def explosion(losses: Sequence[float], step: int, see: str = "") -> ModelError:
 
 
 def check_weights(model: Any) -> None:
-    """Raise ``ModelError`` if the last step made weights something else than numbers."""
+    """Raise ``ModelError`` if the last step made trained weights something else than numbers."""
     for name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
+        if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
             raise ModelError(
                 f"training: the weight {name} is not a number after the last step; {_CALMER}"
             )
 
 
 def odd_rate(rate: float, num_parameters: int) -> str:
-    """What is odd about a peak learning rate for full training, or ``""``.
+    """What is odd about a peak learning rate for so many trained parameters, or ``""``.
 
     Usual is 6e-4 x (125 million / parameters)^0.35; ten times more, or 3,000 times less, is odd.
     """
@@ -75,6 +75,6 @@ def odd_rate(rate: float, num_parameters: int) -> str:
     else:
         return ""
     return (
-        f"learning_rate {rate:g} {what}: peak rates for models of {num_parameters:,} parameters are "
+        f"learning_rate {rate:g} {what}: peak rates for {num_parameters:,} trained parameters are "
         f"around {usual:.0e}, for continued training up to a hundred times less"
     )

@@ -11,7 +11,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from torch import nn
 
@@ -106,13 +105,3 @@ def save_adapter(model: Any, base: Path, out: Path) -> None:
 def num_trained(model: Any) -> int:
     """Number of values that are trained."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def check_trained_weights(model: Any) -> None:
-    """Raise ``ModelError`` if the last step made a weight something else than numbers."""
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
-            raise ModelError(
-                f"training: the weight {name} is not a number after the last step; lower "
-                "learning_rate or max_gradient_norm, or use precision: float32, and run again"
-            )

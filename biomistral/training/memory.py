@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from biomistral.errors import ModelError
-from biomistral.recipe.settings import PretrainSettings
+from biomistral.recipe.settings import DpoSettings, PretrainSettings
+from biomistral.recipe.tuning import TuningSettings
 
 _LOGITS_AT_ONCE = 1 << 27  # of the blocked loss, on a GPU
 # Bytes a parameter: weights, gradients, both moments of AdamW, copies that autocast makes.
@@ -41,6 +42,25 @@ class Shape:
         attention = self.hidden * self.head_width * 2 * (self.heads + self.key_value_heads)
         layer = attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
         return self.layers * layer + self.hidden + self._embedding * (1 if self.is_tied else 2)
+
+    @property
+    def projections(self) -> dict[str, tuple[int, int]]:
+        """Widths in and out of the seven projections of a layer."""
+        query, key = self.heads * self.head_width, self.key_value_heads * self.head_width
+        return {
+            "q_proj": (self.hidden, query),
+            "k_proj": (self.hidden, key),
+            "v_proj": (self.hidden, key),
+            "o_proj": (query, self.hidden),
+            "gate_proj": (self.hidden, self.intermediate),
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
+        }
+
+    @property
+    def num_inside(self) -> int:
+        """Weights of all projections: what bitsandbytes quantizes."""
+        return self.layers * sum(into * out for into, out in self.projections.values())
 
     @property
     def _embedding(self) -> int:
@@ -135,6 +155,58 @@ def estimate(
     )
 
 
+def estimate_tuning(settings: TuningSettings, shape: Shape) -> Estimate:
+    """Estimate the memory of fine-tuning or preference tuning, in full rows.
+
+    Of a model beside an adapter only the weights count. TRL's DPO computes all logits of both
+    answers, in float32; fine-tuning those of answers only, which are few for questions.
+    """
+    trained = num_trained(settings, shape)
+    is_mixed = settings.precision == "mixed"
+    compute_bytes = 2 if is_mixed else 4
+    is_dpo = isinstance(settings, DpoSettings)
+    if settings.makes_adapter:
+        bits = settings.bits if settings.method == "qlora" else 8 * compute_bytes
+        inside = shape.num_inside
+        outside = shape.num_parameters - inside
+        weights = inside * bits // 8 + outside * compute_bytes + 4 * trained
+    else:
+        stays_near = bool(getattr(settings, "jeffreys_weight", 0.0))
+        copies = 2 if is_dpo or stays_near else 1
+        weights = trained * (4 * copies + (2 if is_mixed else 0))
+    layer = shape.activation_bytes_per_token(compute_bytes=compute_bytes)
+    # What stays between layers is in the type of the weights.
+    between = shape.hidden * (2 if is_mixed and settings.makes_adapter else 4)
+    is_checkpointed = settings.gradient_checkpointing
+    per_token = shape.layers * (between if is_checkpointed else layer) + layer * is_checkpointed
+    tokens = settings.rows_per_step * settings.sequence_length * (2 if is_dpo else 1)
+    logits = 4 * tokens * shape.vocabulary if is_dpo else 0
+    return Estimate(weights, 4 * trained, 8 * trained, tokens * per_token + logits)
+
+
+def num_trained(settings: TuningSettings, shape: Shape) -> int:
+    """Number of values that tuning trains."""
+    if not settings.makes_adapter:
+        return shape.num_parameters
+    widths = {name: sum(sides) for name, sides in shape.projections.items()}
+    each = sum(widths.get(name.rpartition(".")[-1], 0) for name in settings.target_names)
+    return shape.layers * settings.rank * each
+
+
+def tuning_checkpoint_bytes(settings: TuningSettings, shape: Shape) -> int:
+    """Size of a resumable checkpoint: what is trained and both moments of AdamW, in float32."""
+    return 12 * num_trained(settings, shape)
+
+
+def tuning_disk_bytes(settings: TuningSettings, shape: Shape, num_steps: int) -> int:
+    """Most that tuning has on the disk at once: checkpoints, one more while it is written, result."""
+    saved = (num_steps - 1) // settings.save_every_steps  # none at the end
+    kept = min(saved, settings.keep_checkpoints + 1)
+    in_bfloat16 = settings.precision == "mixed" and not settings.makes_adapter
+    final = num_trained(settings, shape) * (2 if in_bfloat16 else 4)
+    return kept * tuning_checkpoint_bytes(settings, shape) + final
+
+
 def split_step(rows_per_step: int, accumulation_steps: int, num_processes: int) -> tuple[int, int]:
     """Share the rows of an optimizer step among processes: rows and passes of each.
 
@@ -178,7 +250,16 @@ def host_memory_bytes() -> int:
     return min(total, int(text)) if text.isdigit() else total
 
 
-def check_fits(needed: Estimate, available_bytes: int, settings: PretrainSettings) -> None:
+def device_bytes() -> int:
+    """Memory of the GPU that is used, or of this machine."""
+    import torch
+
+    return torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else host_memory_bytes()
+
+
+def check_fits(
+    needed: Estimate, available_bytes: int, settings: PretrainSettings | TuningSettings
+) -> None:
     """Raise ``ModelError`` if weights, gradients and optimizer alone are larger than the memory."""
     if needed.fixed > available_bytes:
         raise ModelError(
@@ -187,13 +268,21 @@ def check_fits(needed: Estimate, available_bytes: int, settings: PretrainSetting
         )
 
 
-def remedies(settings: PretrainSettings) -> list[str]:
+def remedies(settings: PretrainSettings | TuningSettings) -> list[str]:
     """What to change when a run does not fit, the best first."""
-    ways = ["start it on more GPUs (biomistral run --nproc N), which share it (sharding: full)"]
+    ways = []
+    if isinstance(settings, PretrainSettings):
+        ways.append(
+            "start it on more GPUs (biomistral run --nproc N), which share it (sharding: full)"
+        )
+    elif settings.method != "qlora":
+        ways.append("set method: qlora, which holds the model in 8 or 4 bits")
+    elif settings.bits == 8:
+        ways.append("set bits: 4")
     if not settings.gradient_checkpointing:
         ways.append("set gradient_checkpointing: true")
     if settings.rows_per_step > 1:
         ways.append("lower rows_per_step and raise accumulation_steps by the same factor")
-    if settings.precision != "bfloat16":
+    if isinstance(settings, PretrainSettings) and settings.precision != "bfloat16":
         ways.append("set precision: bfloat16 (half the memory, and small steps are rounded away)")
     return ways

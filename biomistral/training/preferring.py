@@ -27,7 +27,7 @@ from biomistral.training.lessons import Preference, preferences_of
 from biomistral.training.low_rank import load_learner
 
 if TYPE_CHECKING:
-    from transformers import Trainer
+    from transformers import Trainer, TrainerCallback
 
 # Values that TRL logs, by their name in our log: all of the pairs of a step.
 _MEASURES = {
@@ -61,6 +61,7 @@ def prefer(
     pairs = read_pairs(files)
     origin = origin or tuning_run.origin_of(settings, model, files, requests, test_runs, seed)
     with artifacts.create(out, origin, resume=True) as draft:
+        tuning_run.check_room(settings, model, out, max(1, len(requests) + len(pairs)))
         progress(0, None, "loading the model")
         learner = load_learner(settings, model, seed)
         tokenizer = load_tokenizer(model)
@@ -73,8 +74,9 @@ def prefer(
         arguments = tuning_run.arguments_of(settings, draft.work, seed, len(kept))
         # A second copy of the model stays as it was; beside an adapter, the model does without it.
         start = None if settings.makes_adapter else load_model(model, precision="float32")
-        trainer = _trainer(settings, (learner, start), tokenizer, kept, arguments, progress)
-        tuning_run.run(trainer, draft.work)
+        watching = tuning_run.watcher(settings, progress)
+        trainer = _trainer(settings, (learner, start), tokenizer, kept, arguments, watching)
+        tuning_run.run(settings, trainer, learner, watching)
         left_out = Counter(
             {
                 "overlap with test questions": len(pairs) - len(plain),
@@ -83,7 +85,11 @@ def prefer(
         )
         draft.counts.update(pairs=len(kept), left_out=dict(+left_out))
         card = _card(settings, len(kept), Counter(request.task for request in requests))
-        tuning_run.finish(settings, trainer, learner, model, draft, card, _MEASURES)
+        tuning_run.finish(
+            *(settings, trainer, learner, model, draft, card),
+            watching=watching,
+            measures=_MEASURES,
+        )
     return out
 
 
@@ -93,7 +99,7 @@ def _trainer(
     tokenizer: Any,
     pairs: Sequence[Preference],
     arguments: Mapping[str, Any],
-    progress: Progress,
+    watching: TrainerCallback,
 ) -> Trainer:
     with tuning_run.quiet():
         import datasets
@@ -131,7 +137,7 @@ def _trainer(
             ),
             train_dataset=datasets.Dataset.from_dict(columns),
             processing_class=tokenizer,
-            callbacks=[tuning_run.Watcher(progress)],
+            callbacks=[watching],
         )
         if settings.makes_adapter:
             # TRL copies the adapter to compare with; one that has not begun adds nothing, so the

@@ -38,7 +38,7 @@ from biomistral.models.writing import copy_companions
 from biomistral.progress import Progress, ignore
 from biomistral.recipe.settings import PretrainSettings
 from biomistral.training import guards, memory, processes
-from biomistral.training.checkpointing import newest_complete
+from biomistral.training.checkpointing import newest_complete, step_of
 from biomistral.training.collation import collate
 from biomistral.training.held_out import held_out_loss
 from biomistral.training.ordering import Line, RowsInLine, check_same_length, line_up
@@ -203,9 +203,7 @@ def _check_room(run: Run, model: Path, out: Path) -> None:
         return
     settings = run.settings
     needed = memory.estimate(settings, shape, run.rows.sequence_length, processes.num_processes())
-    on_gpu = torch.cuda.is_available()
-    available = torch.cuda.mem_get_info()[1] if on_gpu else memory.host_memory_bytes()
-    memory.check_fits(needed, available, settings)
+    memory.check_fits(needed, memory.device_bytes(), settings)
     if processes.is_first():
         size = memory.disk_bytes(settings, shape.num_parameters, run.course.num_steps)
         check_space(out, size, f"the model {settings.name} and its checkpoints")
@@ -224,10 +222,9 @@ def _watch(run: Run, out: Path, progress: Progress, start: Path | None) -> Watch
     measured = {_name_of(run.rows.folder): run.rows, **run.further}
     held_out = {name: PackedRows(rows.folder, "held_out") for name, rows in measured.items()}
     is_first = processes.is_first()
-    step = int(start.name.removeprefix("checkpoint-")) if start else 0
     return Watch(
         progress if is_first else ignore,
-        run.tokens_after,
+        lambda state: run.tokens_after(state.global_step),
         measure={
             name: functools.partial(
                 held_out_loss,
@@ -241,7 +238,7 @@ def _watch(run: Run, out: Path, progress: Progress, start: Path | None) -> Watch
         measure_every=max(1, round(run.course.num_steps / settings.held_out_measurements)),
         largest_loss_rise=settings.largest_loss_rise,
         keep_evidence=functools.partial(_keep_evidence, run, out),
-        trackers=Trackers(settings, step) if is_first else None,
+        trackers=Trackers(settings, step_of(start)) if is_first else None,
     )
 
 
@@ -276,7 +273,9 @@ def _save(trainer: Any, settings: PretrainSettings, learner: Any, folder: Path) 
 
 def _finish(run: Run, draft: Draft, state: Any, watcher: Watcher) -> None:
     """Write log, card and timings, and say in the manifest what was done."""
-    log = training_log(state.log_history, state.max_steps, run.tokens_after)
+    log = training_log(
+        state.log_history, state.max_steps, lambda entry: run.tokens_after(entry["step"])
+    )
     write_log(draft.folder, log)
     write_card(draft.folder, _card(run))
     artifacts.write_json(draft.folder / THROUGHPUT, watcher.meter.facts())

@@ -15,6 +15,7 @@ from typing import Any
 from biomistral.artifacts import VOLATILE_SUFFIX
 from biomistral.errors import require
 from biomistral.recipe.settings import PretrainSettings
+from biomistral.recipe.tuning import TuningSettings
 
 THROUGHPUT = "throughput" + VOLATILE_SUFFIX
 _RAPL = Path("/sys/class/powercap")  # energy counters of Intel and AMD processors
@@ -26,18 +27,18 @@ class Trackers:
     Raises ``MissingDependencyError`` if the library of one is not installed.
     """
 
-    def __init__(self, settings: PretrainSettings, step: int = 0) -> None:
+    def __init__(self, settings: PretrainSettings | TuningSettings, step: int = 0) -> None:
         self._board: Any = None
         self._run: Any = None
         if settings.tensorboard is not None:
-            require("tensorboard", extra="tracking", purpose="pretrain.tensorboard")
+            require("tensorboard", extra="tracking", purpose=f"tensorboard of {settings.name}")
             from torch.utils.tensorboard.writer import SummaryWriter
 
             folder = Path(settings.tensorboard) / settings.name
             # After a resumed run, points of steps that were lost are not shown twice.
             self._board = SummaryWriter(folder, purge_step=step or None)
         if settings.wandb is not None:
-            require("wandb", extra="wandb", purpose="pretrain.wandb")
+            require("wandb", extra="wandb", purpose=f"wandb of {settings.name}")
             import wandb
 
             self._run = wandb.init(

@@ -154,6 +154,6 @@ def run_trainer(trainer: Trainer, start: Path | None) -> None:
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"training: the device is out of memory ({str(error).splitlines()[0]}); lower "
-            "rows_per_step and raise accumulation_steps by the same factor, or set "
-            "gradient_checkpointing: true, and run again"
+            "rows_per_step and raise accumulation_steps by the same factor, set "
+            "gradient_checkpointing: true or, for tuning, method: qlora, and run again"
         ) from error

@@ -13,27 +13,38 @@ _LOGS_A_RUN = 60  # points on a training curve
 
 
 def training_log(
-    history: Iterable[Mapping[str, Any]], num_steps: int, tokens_after: Callable[[int], int]
+    history: Iterable[Mapping[str, Any]],
+    num_steps: int,
+    tokens_at: Callable[[Mapping[str, Any]], int],
+    measures: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Held-out losses where they were measured, mean loss and last learning rate of some steps.
 
-    ``history`` is the Trainer's. A loss at one step is the mean since the one before.
+    ``history`` is the Trainer's, ``tokens_at`` says how many had been seen at an entry. A loss at one
+    step is the mean since the one before; so are ``measures``, which name logged values by the name
+    that they get. Nothing depends on the clock.
     """
     every = max(1, round(num_steps / _LOGS_A_RUN))
     lines: list[dict[str, Any]] = []
-    losses: list[float] = []
+    means = {"loss": "loss", **(measures or {})}
+    since: list[Mapping[str, Any]] = []
     for entry in history:
         step = entry["step"]
-        line = {"step": step, "tokens": tokens_after(step)}
         measured = {key: entry[key] for key in entry if key.startswith("held_out")}
         if measured:
-            lines.append({**line, **measured})
+            lines.append({"step": step, "tokens": tokens_at(entry), **measured})
         elif "loss" in entry:
-            losses.append(entry["loss"])
+            since.append(entry)
             if step % every == 0 or step == num_steps:
-                rate = entry["learning_rate"]
-                lines.append({**line, "loss": fmean(losses), "learning_rate": rate})
-                losses.clear()
+                lines.append(
+                    {
+                        "step": step,
+                        "tokens": tokens_at(entry),
+                        "learning_rate": entry["learning_rate"],
+                        **{name: fmean(e[key] for e in since) for name, key in means.items()},
+                    }
+                )
+                since.clear()
     return lines
 
 

@@ -7,32 +7,34 @@ the same files, undisturbed or resumed. Knows nothing about losses.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any, TypeVar
 
 import torch
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback
 
 from biomistral import artifacts, versions
 from biomistral.artifacts import Draft, Origin
-from biomistral.errors import InputError, ModelError
+from biomistral.disk import check_space
+from biomistral.errors import InputError
 from biomistral.models.cards import Card, write_card
+from biomistral.models.checkpoints import Checkpoint
 from biomistral.models.loading import load_tokenizer, pick_device, quiet_transformers
 from biomistral.models.writing import copy_companions
 from biomistral.progress import Progress
 from biomistral.recipe.tuning import SftSettings, TuningSettings
 from biomistral.records import Request
-from biomistral.training.checkpointing import mark_complete, newest_complete
-from biomistral.training.low_rank import check_trained_weights, num_trained, save_adapter
-
-TRAINING_LOG = "training_log.jsonl"
-_LOGS_A_RUN = 60  # points on a training curve
+from biomistral.training import guards, memory
+from biomistral.training.checkpointing import newest_complete, step_of
+from biomistral.training.low_rank import num_trained, save_adapter
+from biomistral.training.tracking import THROUGHPUT, Trackers
+from biomistral.training.trainer import run_trainer
+from biomistral.training.training_log import training_log, write_log
+from biomistral.training.watching import Watch, Watcher
 
 Item = TypeVar("Item")
 
@@ -86,7 +88,7 @@ def arguments_of(settings: TuningSettings, work: Path, seed: int, num_rows: int)
         "logging_nan_inf_filter": False,  # would hide a loss that is not a number
         "include_num_input_tokens_seen": "all",
         "save_steps": settings.save_every_steps,
-        "save_total_limit": 2,
+        "save_total_limit": settings.keep_checkpoints,
         "seed": seed,
         "remove_unused_columns": False,
         "report_to": "none",
@@ -119,40 +121,25 @@ def short_enough(
     return kept
 
 
-class Watcher(TrainerCallback):
-    """Report progress, mark whole checkpoints, stop at what is no number."""
+def watcher(settings: TuningSettings, progress: Progress) -> Watcher:
+    """What watches a run: progress, whole checkpoints, and a stop at a loss that is wrong."""
+    return Watcher(
+        Watch(
+            progress,
+            tokens_seen=lambda state: int(state.num_input_tokens_seen),
+            largest_loss_rise=settings.largest_loss_rise,
+        )
+    )
 
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-        self.text = "steps"
 
-    def on_step_end(self, *event: Any, **_: Any) -> None:
-        """Report; and save nothing after the last step."""
-        _, state, control = event
-        self.progress(state.global_step, state.max_steps, self.text)
-        if state.global_step >= state.max_steps:
-            # The Trainer would save here; resuming from it would add a step, and nothing is left.
-            control.should_save = False
-
-    def on_log(self, *event: Any, **facts: Any) -> None:
-        """Raise ``ModelError`` at a loss that is no number."""
-        _, state, _ = event
-        loss = facts["logs"].get("loss")
-        if loss is None:
-            return
-        if not math.isfinite(loss):
-            advice = (
-                "the model that training starts from is broken, check it"
-                if state.global_step <= 1  # that loss is taken before any change
-                else "lower learning_rate or max_gradient_norm, or use precision: float32"
-            )
-            raise ModelError(f"training: the loss is {loss} at step {state.global_step}; {advice}")
-        self.text = f"steps, loss {loss:.3f}"
-
-    def on_save(self, *event: Any, **_: Any) -> None:
-        """Mark what was saved as whole."""
-        args, state, _ = event
-        mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+def check_room(settings: TuningSettings, model: Path, out: Path, num_rows: int) -> None:
+    """Refuse what surely does not fit into memory or onto the disk, before a model is loaded."""
+    shape = memory.shape_of(Checkpoint(model).config)
+    if shape is None:
+        return
+    memory.check_fits(memory.estimate_tuning(settings, shape), memory.device_bytes(), settings)
+    size = memory.tuning_disk_bytes(settings, shape, num_steps(settings, num_rows))
+    check_space(out, size, f"{settings.name} and its checkpoints")
 
 
 @contextlib.contextmanager
@@ -163,20 +150,20 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def run(trainer: Any, work: Path) -> None:
+def run(settings: TuningSettings, trainer: Any, learner: Any, watching: Watcher) -> None:
     """Train, from the newest whole checkpoint if there is one."""
+    odd = guards.odd_rate(settings.learning_rate, num_trained(learner))
+    if odd:
+        warnings.warn(f"{settings.name}: {odd}", stacklevel=2)
     trainer.remove_callback(PrinterCallback)
     trainer.args._n_gpu = min(1, trainer.args.n_gpu)  # else a second GPU would double the rows
-    start = newest_complete(work)
+    start = newest_complete(Path(trainer.args.output_dir))
+    trackers = watching.watch.trackers = Trackers(settings, step_of(start))
     try:
         with quiet():
-            trainer.train(resume_from_checkpoint=str(start) if start else None)
-    except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"training: the device is out of memory ({str(error).splitlines()[0]}); lower "
-            "rows_per_step and raise accumulation_steps by the same factor, set "
-            "gradient_checkpointing: true or method: qlora, and run again"
-        ) from error
+            run_trainer(trainer, start)
+    finally:
+        trackers.close()
 
 
 def finish(
@@ -186,10 +173,12 @@ def finish(
     base: Path,
     draft: Draft,
     card: Card,
+    *,
+    watching: Watcher,
     measures: Mapping[str, str] | None = None,
 ) -> None:
     """Write what was trained, its log and its card; ``measures`` are logged values to keep."""
-    check_trained_weights(learner)
+    guards.check_weights(learner)
     draft.counts["trained_parameters"] = num_trained(learner)
     if settings.makes_adapter:
         save_adapter(learner, base, draft.folder)
@@ -201,45 +190,22 @@ def finish(
             learner.save_pretrained(draft.folder)
         if not copy_companions(base, draft.folder):
             load_tokenizer(base).save_pretrained(draft.folder)
-    log = training_log(trainer.state, measures or {})
-    lines = (json.dumps(entry, sort_keys=True) for entry in log)
-    (draft.folder / TRAINING_LOG).write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    state = trainer.state
+    log = training_log(
+        state.log_history, state.max_steps, lambda e: int(e["num_input_tokens_seen"]), measures
+    )
+    write_log(draft.folder, log)
+    artifacts.write_json(draft.folder / THROUGHPUT, watching.meter.facts())
     write_card(draft.folder, card)
     draft.device = str(pick_device())
     draft.threads = torch.get_num_threads()
     if draft.device != "cpu":
         draft.not_deterministic = "GPU kernels of the backward pass add in varying order"
     draft.counts.update(
-        steps=trainer.state.global_step,
+        steps=state.global_step,
         tokens=log[-1]["tokens"],
         final_loss=log[-1]["loss"],
     )
-
-
-def training_log(state: Any, measures: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Mean loss and last learning rate of some steps; nothing in it depends on the clock.
-
-    A loss at one step is the mean since the one before; so are ``measures``, which name logged
-    values by the name that they get.
-    """
-    every = max(1, round(state.max_steps / _LOGS_A_RUN))
-    lines: list[dict[str, Any]] = []
-    since: list[dict[str, Any]] = []
-    for entry in state.log_history:
-        if "loss" not in entry:
-            continue
-        since.append(entry)
-        step = entry["step"]
-        if step % every == 0 or step == state.max_steps:
-            means = {
-                name: fmean(e[key] for e in since)
-                for name, key in {"loss": "loss", **measures}.items()
-            }
-            tokens = int(entry["num_input_tokens_seen"])
-            rate = entry["learning_rate"]
-            lines.append({"step": step, "tokens": tokens, "learning_rate": rate, **means})
-            since.clear()
-    return lines
 
 
 def card_of(

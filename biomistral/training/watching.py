@@ -26,7 +26,7 @@ class Watch:
     """What a watcher is told about the run."""
 
     progress: Progress
-    tokens_after: Callable[[int], int]
+    tokens_seen: Callable[[Any], int]  # by the Trainer's state: all that went through the model
     # Held-out loss by corpus, taken every so many steps.
     measure: Mapping[str, Callable[[Any], HeldOutLoss]] = field(default_factory=dict)
     measure_every: int = 1
@@ -44,24 +44,26 @@ class Watcher(TrainerCallback):
         self.meter = Meter()
         self.losses: list[float] = []
         self.text = "steps"
+        self.tokens = 0
 
     def on_train_begin(self, *event: Any, **objects: Any) -> None:
         """Measure before the first step; after an interruption, remember the losses so far."""
         _, state, _ = event
         self.meter = Meter()
         self.losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+        self.tokens = self.watch.tokens_seen(state)
         if state.global_step == 0:
             self._measure(state, objects["model"])
 
     def on_step_end(self, *event: Any, **objects: Any) -> None:
         """Report, and measure where it is time."""
         _, state, control = event
-        tokens = self.watch.tokens_after
-        self.meter.add(tokens(state.global_step) - tokens(state.global_step - 1))
+        before, self.tokens = self.tokens, self.watch.tokens_seen(state)
+        self.meter.add(self.tokens - before)
         self.watch.progress(state.global_step, state.max_steps, self.text)
         is_last = state.global_step >= state.max_steps
         if is_last or state.global_step % self.watch.measure_every == 0:
-            self._measure(state, objects["model"])
+            self._measure(state, objects.get("model"))
         if is_last:
             # The Trainer would save here; resuming from it would add a step, and nothing is left.
             control.should_save = False
@@ -82,7 +84,7 @@ class Watcher(TrainerCallback):
                 "train/loss": loss,
                 "train/learning_rate": facts["logs"].get("learning_rate", 0.0),
                 "train/gradient_norm": facts["logs"].get("grad_norm", 0.0),
-                "train/tokens": float(self.watch.tokens_after(state.global_step)),
+                "train/tokens": float(self.watch.tokens_seen(state)),
                 "train/tokens_per_second": speed,
             },
         )

@@ -20,6 +20,10 @@ pretrain:
   - {name: p, model: blank, rows_per_step: 4, accumulation_steps: 8}
   - {name: q, model: p, gradient_checkpointing: true, precision: bfloat16, rows_per_step: 3}
   - {name: r, model: far}
+sft:
+  - {name: s, model: p, questions: all, method: qlora}
+dpo:
+  - {name: t, model: s, questions: all, method: full}
 """
 
 
@@ -33,7 +37,7 @@ def recipe(tmp_path: Path):
 def test_each_training_run_says_what_it_needs_and_what_to_change(recipe, monkeypatch) -> None:
     monkeypatch.setattr(memory, "host_memory_bytes", lambda: 24 * 10**9)
     needs = dict(training_needs(recipe))
-    assert list(needs) == ["model/p", "model/q", "model/r"]
+    assert list(needs) == ["model/p", "model/q", "model/r", "adapter/s", "model/t"]
     assert "7,241,732,096 parameters" in needs["model/p"]
     assert "weights 43.5 GB" in needs["model/p"]
     assert "86.9 GB of disk a checkpoint, of which 2 are kept" in needs["model/p"]
@@ -41,6 +45,11 @@ def test_each_training_run_says_what_it_needs_and_what_to_change(recipe, monkeyp
     assert "set gradient_checkpointing: true" in needs["model/p"]
     assert "weights 14.5 GB" in needs["model/q"]  # a model made from a model has its shape
     assert "set gradient_checkpointing" not in needs["model/q"]
+    assert "41,943,040 of 7,241,732,096 parameters trained" in needs["adapter/s"]
+    assert "503 MB of disk a checkpoint" in needs["adapter/s"]
+    assert "set bits: 4" in needs["adapter/s"]
+    assert "optimizer 57.9 GB" in needs["model/t"]
+    assert "set method: qlora" in needs["model/t"]
     assert needs["model/r"] == "what it needs of memory is known when its model is here"
 
 

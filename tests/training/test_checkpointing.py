@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from biomistral.training.checkpointing import COMPLETE, mark_complete, newest_complete
+from biomistral.training.checkpointing import COMPLETE, mark_complete, newest_complete, step_of
 
 
 def write(folder: Path, step: int, *, whole: bool) -> Path:
@@ -25,7 +25,9 @@ def test_the_newest_by_number_wins_not_by_name_or_time(tmp_path):
     write(tmp_path, 1000, whole=True)
     write(tmp_path, 90, whole=True)
     write(tmp_path, 200, whole=True)
-    assert newest_complete(tmp_path) == tmp_path / "checkpoint-1000"
+    newest = newest_complete(tmp_path)
+    assert newest == tmp_path / "checkpoint-1000"
+    assert (step_of(newest), step_of(None)) == (1000, 0)
 
 
 def test_what_is_not_whole_is_removed_however_new(tmp_path):

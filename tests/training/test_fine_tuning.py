@@ -76,8 +76,28 @@ def test_the_loss_falls_and_an_adapter_comes_out(tuned):
         "adapter_model.safetensors",
         "card.json",
         "manifest.json",
+        "throughput.volatile.json",
         "training_log.jsonl",
     }
+
+
+def test_the_curve_is_seen_on_tensorboard(tiny_model, asked, tmp_path):
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    settings = settings_of(epochs=2, tensorboard=str(tmp_path / "board"))
+    out = fine_tune(settings, tiny_model, tmp_path / "out", requests=asked)
+    events = accumulators.EventAccumulator(str(tmp_path / "board" / "tuned")).Reload()
+    shown = [event.value for event in events.Scalars("train/loss")]
+    assert shown == pytest.approx([line["loss"] for line in log_of(out)])
+
+
+def test_an_exploding_loss_stops_the_run_and_an_odd_rate_is_warned_of(tiny_model, asked, tmp_path):
+    settings = settings_of(method="full", learning_rate=0.9, epochs=20, max_gradient_norm=1e9)
+    with (
+        pytest.warns(UserWarning, match=r"learning_rate 0\.9 is likely to make the loss explode"),
+        pytest.raises(ModelError, match="the loss rises, from"),
+    ):
+        fine_tune(settings, tiny_model, tmp_path / "out", requests=asked)
+    assert not (tmp_path / "out").exists()
 
 
 def test_peft_loads_the_adapter_and_it_learned_the_answers(tuned, tiny_model, asked, tokenizer):

@@ -10,10 +10,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from biomistral.errors import ModelError
-from biomistral.recipe.settings import PretrainSettings
+from biomistral.recipe.settings import DpoSettings, PretrainSettings, SftSettings
 from biomistral.training import memory
 from biomistral.training.attention import keep_documents_apart, lay_out
 from biomistral.training.cross_entropy import use_blocked_loss
+from biomistral.training.low_rank import load_learner, num_trained
 
 MISTRAL_7B = memory.Shape(4096, 14336, 32, 32, 8, 128, 32000, is_tied=False)
 
@@ -163,3 +164,61 @@ def test_a_checkpoint_is_as_large_as_said(tiny_model, make_tokens, tmp_path):
 
 def test_the_memory_of_the_machine_is_known():
     assert 1e8 < memory.host_memory_bytes() < 1e14
+
+
+def tuning_of(**changes: object) -> SftSettings:
+    return SftSettings.model_validate({"name": "m", "model": "base", "questions": "all", **changes})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rank": 4},
+        {"rank": 3, "targets": ["q_proj", "down_proj"], "precision": "float32"},
+        {"method": "full", "precision": "float32"},
+        {"method": "qlora", "bits": 8, "precision": "float32"},
+        {"method": "qlora", "bits": 4},
+    ],
+)
+def test_weights_of_tuning_are_counted_as_the_libraries_hold_them(changes, tiny_model):
+    settings = tuning_of(**changes)
+    shape = memory.shape_of(json.loads((tiny_model / "config.json").read_text()))
+    assert shape is not None
+    learner = load_learner(settings, tiny_model, 1)
+    assert memory.num_trained(settings, shape) == num_trained(learner)
+    held = sum(p.numel() * p.element_size() for p in learner.parameters())
+    needed = memory.estimate_tuning(settings, shape)
+    assert needed.weights == pytest.approx(held, rel=0.01)
+    assert (needed.gradients, needed.optimizer) == (
+        4 * num_trained(learner),
+        8 * num_trained(learner),
+    )
+
+
+def test_the_published_qlora_of_mistral_7b_fits_a_gpu_of_24_gigabytes_and_full_tuning_does_not():
+    small = memory.estimate_tuning(
+        tuning_of(method="qlora", gradient_checkpointing=True), MISTRAL_7B
+    )
+    assert memory.num_trained(tuning_of(), MISTRAL_7B) == 41_943_040  # as PEFT counts
+    assert 8e9 < small.total < 24e9
+    large = memory.estimate_tuning(tuning_of(method="full"), MISTRAL_7B)
+    assert large.fixed == 7_241_732_096 * 18
+    with pytest.raises(ModelError, match="set method: qlora"):
+        memory.check_fits(large, int(80e9), tuning_of(method="full"))
+    assert "set bits: 4" in memory.remedies(tuning_of(method="qlora"))
+
+
+def test_preferring_holds_two_answers_and_their_logits():
+    values = {"name": "m", "model": "base", "questions": "all", "method": "full"}
+    one = memory.estimate_tuning(tuning_of(method="full"), MISTRAL_7B)
+    two = memory.estimate_tuning(DpoSettings.model_validate(values), MISTRAL_7B)
+    assert two.weights - one.weights == 4 * MISTRAL_7B.num_parameters
+    assert two.activations > 2 * one.activations
+
+
+def test_a_checkpoint_of_an_adapter_holds_no_more_than_the_adapter():
+    settings = tuning_of(save_every_steps=10)
+    one = memory.tuning_checkpoint_bytes(settings, MISTRAL_7B)
+    assert one == 12 * 41_943_040
+    assert memory.tuning_disk_bytes(settings, MISTRAL_7B, 10) == 4 * 41_943_040
+    assert memory.tuning_disk_bytes(settings, MISTRAL_7B, 1000) == 3 * one + 4 * 41_943_040

@@ -65,6 +65,7 @@ def test_an_adapter_comes_out_and_no_copy_of_its_start(preferred):
         "adapter_model.safetensors",
         "card.json",
         "manifest.json",
+        "throughput.volatile.json",
         "training_log.jsonl",
     }
     manifest = artifacts.read_manifest(preferred)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,8 +10,7 @@ import pytest
 
 from biomistral.errors import InputError, ModelError
 from biomistral.recipe.settings import DpoSettings, SftSettings
-from biomistral.training import tuning_run
-from biomistral.training.checkpointing import COMPLETE
+from biomistral.training import memory, tuning_run
 
 
 def settings_of(**changes: object) -> SftSettings:
@@ -58,47 +58,43 @@ def test_several_processes_are_refused(monkeypatch):
     tuning_run.refuse_several_processes()
 
 
-def test_a_loss_that_is_no_number_stops_the_run():
-    watcher = tuning_run.Watcher(lambda *_: None)
-    state = SimpleNamespace(global_step=7)
-    with pytest.raises(ModelError, match="the loss is nan at step 7; lower learning_rate"):
-        watcher.on_log(None, state, None, logs={"loss": float("nan")})
-    state.global_step = 1
-    with pytest.raises(ModelError, match="starts from is broken"):
-        watcher.on_log(None, state, None, logs={"loss": float("inf")})
-
-
-def test_nothing_is_saved_after_the_last_step():
-    told = []
-    watcher = tuning_run.Watcher(lambda *event: told.append(event))
-    control = SimpleNamespace(should_save=True)
-    watcher.on_step_end(None, SimpleNamespace(global_step=3, max_steps=4), control)
-    assert control.should_save
-    watcher.on_step_end(None, SimpleNamespace(global_step=4, max_steps=4), control)
-    assert not control.should_save
-    assert told == [(3, 4, "steps"), (4, 4, "steps")]
-
-
-def test_what_was_saved_is_marked_as_whole(tmp_path):
-    (tmp_path / "checkpoint-5").mkdir()
-    arguments = SimpleNamespace(output_dir=str(tmp_path))
-    tuning_run.Watcher(lambda *_: None).on_save(arguments, SimpleNamespace(global_step=5), None)
-    assert (tmp_path / "checkpoint-5" / COMPLETE).exists()
-
-
-def test_the_log_joins_steps_and_keeps_the_last_rate():
-    history = [
-        {"step": step, "loss": float(step), "reward": 2.0 * step, "learning_rate": 1 / step}
-        | {"num_input_tokens_seen": 10 * step}
-        for step in range(1, 121)
-    ]
-    history.append({"step": 120, "train_runtime": 3.0})
-    log = tuning_run.training_log(
-        SimpleNamespace(max_steps=120, log_history=history), {"r": "reward"}
+def test_a_watcher_counts_the_tokens_that_the_trainer_counts_and_stops_at_a_rise():
+    watcher = tuning_run.watcher(settings_of(largest_loss_rise=0.5), lambda *_: None)
+    state = SimpleNamespace(
+        global_step=0, max_steps=100, num_input_tokens_seen=0, log_history=[{"loss": 1.0}] * 20
     )
-    assert len(log) == 60
-    assert log[0] == {"step": 2, "tokens": 20, "learning_rate": 0.5, "loss": 1.5, "r": 3.0}
-    assert log[-1]["step"] == 120
+    watcher.on_train_begin(None, state, None, model=None)
+    state.num_input_tokens_seen, state.global_step = 70, 21
+    watcher.on_step_end(None, state, SimpleNamespace(should_save=True), model=None)
+    assert watcher.meter.facts()["tokens"] == 70
+
+    def go_on() -> None:
+        for _ in range(20):
+            watcher.on_log(None, state, None, logs={"loss": 2.0})
+
+    with pytest.raises(ModelError, match=r"the loss rises, from 1\.000 to 2\.000"):
+        go_on()
+
+
+def test_checkpoints_that_are_kept_are_a_setting():
+    assert (
+        tuning_run.arguments_of(settings_of(keep_checkpoints=5), Path("w"), 3, 32)[
+            "save_total_limit"
+        ]
+        == 5
+    )
+
+
+def test_what_surely_does_not_fit_is_refused_before_it_is_loaded(tiny_model, tmp_path, monkeypatch):
+    settings = settings_of(method="full", save_every_steps=1)
+    tuning_run.check_room(settings, tiny_model, tmp_path / "out", 8)
+    monkeypatch.setattr(memory, "device_bytes", lambda: 10**5)
+    with pytest.raises(ModelError, match=r"tuned: training needs about .*; set method: qlora"):
+        tuning_run.check_room(settings, tiny_model, tmp_path / "out", 8)
+    monkeypatch.undo()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(InputError, match="tuned and its checkpoints need"):
+        tuning_run.check_room(settings, tiny_model, tmp_path / "out", 8)
 
 
 def test_cards_of_adapters_say_how_they_were_made():

@@ -14,7 +14,11 @@ def state_at(step: int, history: list[dict[str, object]] | None = None) -> Simpl
 
 
 def watch_of(**changes: object) -> Watch:
-    values = {"progress": lambda *_: None, "tokens_after": lambda step: step * 5, **changes}
+    values = {
+        "progress": lambda *_: None,
+        "tokens_seen": lambda state: state.global_step * 5,
+        **changes,
+    }
     return Watch(**values)
 
 
