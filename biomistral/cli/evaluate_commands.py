@@ -38,6 +38,10 @@ Changes = Annotated[
 Template = Annotated[
     str | None, typer.Option(help="Form of the prompts: biomistral, meditron or chat.")
 ]
+Translations = Annotated[
+    list[str] | None,
+    typer.Option(help="Folder that biomistral translate made, with further languages. Repeatable."),
+]
 Model = Annotated[
     str | None, typer.Option(help="Folder of the model whose chat template --template chat means.")
 ]
@@ -66,6 +70,7 @@ def evaluate_run(
     precision: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
     engine: Annotated[str, typer.Option(help="own, or vllm (on a GPU).")] = "own",
     template: Template = None,
+    translations: Translations = None,
     run: Annotated[
         Path | None,
         typer.Option(help="Folder of a run of a recipe; its models may be called by their names."),
@@ -87,7 +92,10 @@ def evaluate_run(
     """Evaluate models; the word run may be left out. What was answered before is not asked again."""
     from biomistral.cli import evaluating
 
-    asked = evaluating.Asked(data, tasks, languages, shots, seeds, scoring, limit, template)
+    further = translations or ()
+    asked = evaluating.Asked(
+        data, tasks, languages, shots, seeds, scoring, limit, template, further
+    )
     way = evaluating.Way(precision, engine, run, api or [], report, yes)
     evaluating.run(models, out, asked, way, changes=changes or [])
 
@@ -103,13 +111,17 @@ def evaluate_show(
     number: Annotated[int, typer.Option(min=1, help="Which question, from 1.")] = 1,
     scoring: Annotated[str, typer.Option(help="letter, cloze or published.")] = "letter",
     template: Template = None,
+    translations: Translations = None,
     model: Model = None,
     changes: Changes = None,
 ) -> None:
     """Print what a model is given for one question, to the letter."""
     from biomistral.cli import evaluating
 
-    asked = evaluating.Asked(data, task, language, shots, str(seed), scoring, None, template)
+    further = translations or ()
+    asked = evaluating.Asked(
+        data, task, language, shots, str(seed), scoring, None, template, further
+    )
     evaluating.show(asked, number=number, changes=changes or [], model=model)
 
 

@@ -55,6 +55,7 @@ class Asked:
     scoring: str
     limit: int | None
     template: str | None
+    translations: Sequence[str] = ()
 
 
 def run(
@@ -149,7 +150,7 @@ def recipe_of(
     evaluate: dict[str, Any] = {
         "models": list(models),
         "tasks": "all" if tasks == ["all"] else tasks,
-        "languages": _languages(asked.data, tasks, asked.languages),
+        "languages": _languages(asked, tasks),
         "shots": asked.shots,
         "seeds": [int(word) if word.isdigit() else word for word in _words(asked.seeds)],
         "scoring": _words(asked.scoring),
@@ -161,7 +162,7 @@ def recipe_of(
     value = {
         "name": name,
         "models": {key: dict(source) for key, source in models.items()},
-        "benchmark": {"data": asked.data},
+        "benchmark": {"data": asked.data, "translations": list(asked.translations)},
         "evaluate": evaluate,
     }
     text = yaml.safe_dump(value, allow_unicode=True, sort_keys=False)
@@ -173,15 +174,15 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _languages(data: str, tasks: Sequence[str], languages: str) -> list[str]:
+def _languages(asked: Asked, tasks: Sequence[str]) -> list[str]:
     """Codes asked for; all: those that any of the tasks has questions in."""
     from biomistral.benchmark.catalogue import read_catalogue
 
-    if not Path(data).is_dir():
-        raise InputError(_where_to_get(data))
-    if _words(languages) != ["all"]:
-        return _words(languages)
-    catalogue = read_catalogue(data)
+    if not Path(asked.data).is_dir():
+        raise InputError(_where_to_get(asked.data))
+    if _words(asked.languages) != ["all"]:
+        return _words(asked.languages)
+    catalogue = read_catalogue(asked.data, (), asked.translations)
     names = list(catalogue.tasks) if list(tasks) == ["all"] else tasks
     there = {code for name in names for code in catalogue.languages_of(name)}
     return [code for code in LANGUAGES if code in there] or ["en"]

@@ -66,9 +66,9 @@ def test_questions_are_translated_reviewed_measured_and_used(command, data, serv
     assert drawn.status == 0, drawn.err
     assert "Quel thé" in (tmp_path / "quality.html").read_text(encoding="utf-8")
 
-    from biomistral.benchmark.catalogue import read_catalogue
-
-    assert read_catalogue(str(data), (), [str(out)]).languages_of("herbs") == ["en", "fr"]
+    words = ("--data", data, "--language", "fr", "--shots", "0", "--translations", out)
+    shown = command("evaluate", "show", "herbs", *words)
+    assert "Quel thé boivent" in shown.out
 
 
 @pytest.mark.parametrize(
