@@ -38,12 +38,12 @@ STEP_VERSIONS: Mapping[str, int] = {
     "quantize": 2,
     "questions": 2,
     "overlap": 1,
-    "predict": 3,
+    "predict": 4,
     "translate": 1,
     "ensemble": 3,
     "score": 4,
     "report": 5,
-    "cost": 1,
+    "cost": 2,
 }
 
 

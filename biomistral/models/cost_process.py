@@ -23,8 +23,7 @@ from biomistral.errors import BiomistralError, InputError
 from biomistral.models.costs import CostSettings
 from biomistral.models.generating import Engine, Sampling
 from biomistral.models.hub import local_folder
-from biomistral.models.hybrid import HybridLinear
-from biomistral.models.loading import load_model, load_tokenizer, pick_device
+from biomistral.models.loading import load_model, load_tokenizer, num_weights, pick_device
 from biomistral.models.memory import give_back_memory
 
 _SHORT = 16  # tokens of a prompt where writing is measured
@@ -78,7 +77,7 @@ def measure(
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         "threads": torch.get_num_threads(),
-        "num_parameters": _num_weights(model),
+        "num_parameters": num_weights(model),
         "file_bytes": sum(p.stat().st_size for p in [folder, *folder.rglob("*")] if p.is_file()),
         "weight_bytes": sum(
             tensor.numel() * tensor.element_size()
@@ -133,18 +132,6 @@ class _Runner:
 
 def _least(seconds: Callable[[], float], repeats: int) -> float:
     return min(seconds() for _ in range(repeats))
-
-
-def _num_weights(model: Any) -> int:
-    """Numbers that the weights stand for: bytes of 4-bit layers hold two."""
-    layers = [module for module in model.modules() if isinstance(module, HybridLinear)]
-    packed: int = sum(layer.in_features * layer.out_features for layer in layers)
-    plain: int = sum(
-        # bitsandbytes keeps two weights in a byte, too, and remembers the shape.
-        state.shape.numel() if (state := getattr(each, "quant_state", None)) else each.numel()
-        for each in model.parameters()
-    )
-    return packed + plain
 
 
 def _memory(device: torch.device) -> int:

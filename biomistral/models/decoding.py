@@ -22,11 +22,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from biomistral.models.fused import gated, normalized, turned
 from biomistral.models.head import head_logits
+from biomistral.models.hybrid import HybridLinear
 from biomistral.models.packed import is_supported
 
 # A prompt is run in pieces that start at multiples of this. On a CPU 256 rows are as fast a token
@@ -90,9 +91,13 @@ class PackedDecoder:
         self._embedding = self._decoder.embed_tokens.weight
         self._device = self._embedding.device
         self._is_cpu = self._device.type == "cpu"
-        # 4-bit layers compute each row by itself, and a padded row would cost as much as any.
+        modules = list(self._decoder.modules())
+        # LLM.int8 looks through all rows of a product for inputs that it does not round.
+        is_mixed = any(type(module).__name__ == "Linear8bitLt" for module in modules)
+        self._rows = 1 if is_mixed else _ROWS
+        # Hybrid layers compute each row by itself, and a padded row would cost as much as any.
         self._is_padded = self._is_cpu and any(
-            type(module) is nn.Linear for module in self._decoder.modules()
+            hasattr(each, "in_features") and not isinstance(each, HybridLinear) for each in modules
         )
         config = model.config
         attention = self._decoder.layers[0].self_attn
@@ -131,7 +136,7 @@ class PackedDecoder:
 
     def advance(self, caches: Sequence[Cache], tokens: Sequence[int]) -> Tensor:
         """Run one token of each sequence; return the logits (B, V) behind them."""
-        step = _ROWS if self._is_cpu else len(tokens)
+        step = self._rows if self._is_cpu else len(tokens)
         parts = [
             self._advance(caches[start : start + step], tokens[start : start + step])
             for start in range(0, len(tokens), step)
@@ -144,7 +149,7 @@ class PackedDecoder:
             assert isinstance(cache, PackedCache), "caches of one decoder are of one kind"
             first = max(0, cache.length + 1 - self._window) if self._window else 0
             parts.append(_Part(cache, index, index + 1, None, first))
-        padding = [0] * (_ROWS - len(tokens) if self._is_padded else 0)
+        padding = [0] * (self._rows - len(tokens) if self._is_padded else 0)
         positions = [cache.length for cache in caches]
         hidden = self._run([*tokens, *padding], [*positions, *padding], parts)
         for cache in caches:

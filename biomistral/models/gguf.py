@@ -9,12 +9,14 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 from __future__ import annotations
 
+import contextlib
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
 
 from biomistral.errors import ModelError, require
 from biomistral.models.checkpoints import CONFIG, INDEX, SINGLE_FILE
@@ -49,13 +51,14 @@ def load_gguf_model(file: Path, dtype: torch.dtype) -> Any:
     _require(file)
     load: Any = AutoModelForCausalLM.from_pretrained
     try:
-        model, report = load(
-            str(file.parent),
-            gguf_file=file.name,
-            dtype=dtype,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+        with _without_bar():
+            model, report = load(
+                str(file.parent),
+                gguf_file=file.name,
+                dtype=dtype,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
     except _UNREADABLE as error:
         raise _unreadable(file, error) from error
     if missing := sorted(report["missing_keys"]):
@@ -83,6 +86,18 @@ def gguf_context_tokens(file: Path) -> int | None:
     fields = GGUFReader(file).fields
     stated = next((key for key in fields if key.endswith(".context_length")), None)
     return int(fields[stated].contents()) if stated else None
+
+
+@contextlib.contextmanager
+def _without_bar() -> Iterator[None]:
+    """Silence the progress bar of the reader, which Transformers' own switch does not reach."""
+    module: Any = modeling_gguf_pytorch_utils
+    bar = module.tqdm
+    module.tqdm = lambda tensors, **_: tensors
+    try:
+        yield
+    finally:
+        module.tqdm = bar
 
 
 # What Transformers and the library raise at files they cannot use.

@@ -49,7 +49,8 @@ def load_model(
 
     A GGUF file, or a folder with one, gives a plain model. ``precision`` is that of the weights, or
     of the unquantized ones of a quantized checkpoint. With ``bits``, a plain checkpoint is quantized
-    on the way: 8 (LLM.int8) or 4 (NF4).
+    on the way: 8 (LLM.int8) or 4 (NF4). The model's ``stored_as`` says how it was quantized (awq,
+    bitsandbytes, gguf, ...), None if it was not.
 
     Raises ``InputError`` if there is nothing at ``path``, ``ModelError`` if what is there is no
     whole safetensors checkpoint of a known architecture (or a quantized one, with ``bits``),
@@ -58,7 +59,9 @@ def load_model(
     device = device or pick_device()
     if file := gguf_file(Path(path)):
         with quiet_transformers():
-            return load_gguf_model(file, _DTYPES[precision]).to(device).eval()
+            model = load_gguf_model(file, _DTYPES[precision]).to(device).eval()
+        model.stored_as = "gguf"
+        return model
     folder = local_folder(path, revision)
     quantization = Checkpoint(folder).config.get("quantization_config") or {}
     method = quantization.get("quant_method")
@@ -77,6 +80,8 @@ def load_model(
         model = _from_pretrained(folder, precision, device if method else None, bits)
     if method == "bitsandbytes":
         leave_weights_as_stored(model)
+        _set_precision(model, _DTYPES[precision])
+    model.stored_as = method
     if not hasattr(model, "hf_quantizer"):
         model = model.to(device)
     return model.eval()
@@ -206,6 +211,32 @@ def leave_weights_as_stored(model: Any) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+def _set_precision(model: Any, dtype: torch.dtype) -> None:
+    """Give the plain weights of a bitsandbytes model a type; Transformers leaves them as stored.
+
+    Weights only: the rotary frequencies are buffers and stay as they are.
+    """
+    for weight in model.parameters():
+        if weight.is_floating_point():
+            weight.data = weight.data.to(dtype)
+    # Of which it says a line for every layer and token.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+
+
+def num_weights(model: Any) -> int:
+    """Numbers that a model's weights stand for, however few bits each has."""
+    from biomistral.models.hybrid import HybridLinear
+
+    layers = [module for module in model.modules() if isinstance(module, HybridLinear)]
+    packed: int = sum(layer.in_features * layer.out_features for layer in layers)
+    plain: int = sum(
+        # bitsandbytes keeps two weights in a byte, too, and remembers the shape.
+        state.shape.numel() if (state := getattr(each, "quant_state", None)) else each.numel()
+        for each in model.parameters()
+    )
+    return packed + plain
 
 
 def _first_line(error: Exception) -> str:

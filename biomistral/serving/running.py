@@ -82,12 +82,11 @@ def served_name(model: str) -> str:
 def open_model(place: str, name: str, options: ServeOptions) -> Model:
     """Load a model and its tokenizer, and make the engine that generates with it."""
     from biomistral.models.generating import Engine
-    from biomistral.models.loading import load_model, load_tokenizer
+    from biomistral.models.loading import load_model, load_tokenizer, num_weights
     from biomistral.serving.service import Model
 
     tokenizer = load_tokenizer(place, options.revision)  # the quicker to be refused
     model = load_model(place, revision=options.revision, precision=options.precision)
-    quantization = getattr(model.config, "quantization_config", None)
     return Model(
         name=name,
         tokenizer=tokenizer,
@@ -97,9 +96,9 @@ def open_model(place: str, name: str, options: ServeOptions) -> Model:
         created=int(time.time()),
         facts={
             "precision": options.precision,
-            "quantization": _method(quantization),
+            "quantization": model.stored_as,
             "device": model.device.type,
-            "parameters": model.num_parameters(),
+            "parameters": num_weights(model),
             "max_batch": options.max_batch,
         },
     )
@@ -207,11 +206,3 @@ def signals_are_orders() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _method(quantization: Any) -> str | None:
-    if not quantization:
-        return None
-    said = quantization if isinstance(quantization, dict) else quantization.to_dict()
-    method = said.get("quant_method")
-    return str(getattr(method, "value", method))

@@ -13,7 +13,6 @@ from biomistral.errors import InputError
 from biomistral.models import cost_process
 from biomistral.models.cost_process import measure
 from biomistral.models.costs import Cost, CostSettings
-from biomistral.models.loading import load_model
 
 SMALL = CostSettings(prompt_tokens=40, new_tokens=4, batch=2, repeats=1)
 
@@ -52,16 +51,6 @@ def test_a_context_too_short_for_anything_is_refused(make_model):
         InputError, match="context of 19 tokens holds no prompt of 16 and an answer"
     ):
         measure(small, SMALL)
-
-
-def test_weights_of_four_bits_count_as_weights(tiny_model):
-    model = load_model(tiny_model)
-    whole = cost_process._num_weights(model)
-    layer = cost_process.HybridLinear(
-        torch.zeros(64, 32, dtype=torch.uint8), torch.zeros(1, 64, 2, dtype=torch.bfloat16)
-    )
-    model.model.layers[0].self_attn.q_proj = layer  # of the same shape, 64 by 64
-    assert cost_process._num_weights(model) == whole
 
 
 def test_the_process_reads_a_task_and_writes_a_line(tiny_model, monkeypatch, capsys):

@@ -17,6 +17,7 @@ from transformers import (
 
 from biomistral.models import decoding
 from biomistral.models.decoding import PackedDecoder, PlainDecoder, decoder_of
+from biomistral.models.loading import load_model
 
 SMALL = {
     "hidden_size": 32,
@@ -69,6 +70,26 @@ def test_models_built_like_mistral_are_packed_and_others_run_by_themselves():
     kinds = {name: type(decoder_of(make())) for name, make in KINDS.items()}
     assert kinds.pop("gpt2") is PlainDecoder
     assert set(kinds.values()) == {PackedDecoder}
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@torch.inference_mode()
+def test_the_company_of_a_sequence_changes_no_bit_of_a_bitsandbytes_model(tiny_model, bits):
+    pytest.importorskip("bitsandbytes")
+    model = load_model(tiny_model, device=torch.device("cpu"), bits=bits)
+    for layer in model.model.layers:  # inputs beyond 6, which LLM.int8 does not round
+        layer.input_layernorm.weight.mul_(5)
+    decoder = decoder_of(model)
+    prompts = [TOKENS[index:] for index in range(5)]
+
+    def answered(indices):
+        caches = [decoder.new_cache(20) for _ in indices]
+        for cache, index in zip(caches, indices, strict=True):
+            decoder.extend(cache, prompts[index], wanted=False)
+        return decoder.advance(caches, [7] * len(indices))
+
+    together = answered(range(5))
+    assert all(torch.equal(answered([index])[0], together[index]) for index in range(5))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -55,6 +55,11 @@ def test_model_and_tokenizer_are_loaded_from_the_file_alone(file, tiny_model):
             assert float((found - expected.logits).norm() / expected.logits.norm()) < 0.005
 
 
+def test_nothing_is_printed_while_a_file_is_read(file, capfd):
+    load_model(file, precision="float32")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_tokenizer_beside_the_file_is_preferred(file, tiny_model, tmp_path):
     shutil.copy(file, tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):

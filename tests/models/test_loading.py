@@ -11,10 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from biomistral.errors import InputError, MissingDependencyError, ModelError
 from biomistral.models import loading
+from biomistral.models.hybrid import HybridLinear
 from biomistral.models.loading import (
     leave_weights_as_stored,
     load_model,
     load_tokenizer,
+    num_weights,
     pick_device,
     quiet_transformers,
 )
@@ -228,3 +230,33 @@ def test_a_tokenizer_with_ids_past_the_embedding_is_refused(copy):
     longer.save_pretrained(copy)
     with pytest.raises(ModelError, match="<pad>"):
         load_tokenizer(copy)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_precision_is_that_of_the_plain_weights_beside_quantized_ones(
+    tiny_model, tmp_path, bits, precision
+):
+    pytest.importorskip("bitsandbytes")
+    load_model(tiny_model, precision="float32", device=CPU, bits=bits).save_pretrained(tmp_path)
+    model = load_model(tmp_path, precision=precision, device=CPU)
+    kinds = {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
+    assert kinds == {getattr(torch, precision)}
+    assert model.model.rotary_emb.inv_freq.dtype == torch.float32
+    assert model(torch.tensor([[1, 300]])).logits.isfinite().all()
+    assert model.stored_as == "bitsandbytes"
+    assert num_weights(model) == num_weights(load_model(tiny_model))
+
+
+def test_a_plain_model_is_stored_as_nothing_special(tiny_model):
+    assert load_model(tiny_model).stored_as is None
+
+
+def test_weights_of_four_bits_count_as_weights(tiny_model):
+    model = load_model(tiny_model)
+    whole = num_weights(model)
+    layer = HybridLinear(
+        torch.zeros(64, 32, dtype=torch.uint8), torch.zeros(1, 64, 2, dtype=torch.bfloat16)
+    )
+    model.model.layers[0].self_attn.q_proj = layer  # of the same shape, 64 by 64
+    assert num_weights(model) == whole
