@@ -37,7 +37,7 @@ def add_tuning(builder: Builder, entry: TuningSettings) -> None:
         _add_questions(builder, entry, section)
     test_runs = None
     if patterns := files_of(entry):
-        sources, missing = builder.files(f"{entry.name} data", _data_files(patterns))
+        sources, missing = builder.files(f"{entry.name} data", _data_files(entry, patterns))
         reads["sources"] |= sources
         reads["missing"] += missing
         if builder.recipe.evaluate is not None:
@@ -118,11 +118,16 @@ def _question_files(benchmark: BenchmarkSettings, entry: TuningSettings) -> Find
     return find
 
 
-def _data_files(patterns: Sequence[str]) -> FindFiles:
-    def find() -> list[tuple[str, Path]]:
-        from biomistral.training import find_data_files
+def _data_files(entry: TuningSettings, patterns: Sequence[str]) -> FindFiles:
+    """Find files and read each line, so that a wrong one is told before hours of other steps."""
 
-        return find_data_files(patterns)
+    def find() -> list[tuple[str, Path]]:
+        from biomistral.training import find_data_files, read_conversations, read_pairs
+
+        found = find_data_files(patterns)
+        read: Any = read_conversations if isinstance(entry, SftSettings) else read_pairs
+        read([path for _, path in found])
+        return found
 
     return find
 

@@ -159,7 +159,7 @@ def training_table(logs: Mapping[str, Sequence[LogLine]]) -> Table:
         head="Model",
         columns=tuple(Column(head) for head in heads),
         rows=tuple(rows),
-        note="Loss in nats per token.",
+        note="Loss in nats per token; of preference tuning, per pair.",
     )
 
 

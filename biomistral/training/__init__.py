@@ -10,15 +10,17 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from biomistral.training.conversations import find_data_files
+    from biomistral.training.conversations import find_data_files, read_conversations, read_pairs
     from biomistral.training.fine_tuning import fine_tune
     from biomistral.training.preferring import prefer
     from biomistral.training.pretraining import pretrain
 
-__all__ = ["find_data_files", "fine_tune", "prefer", "pretrain"]
+__all__ = ["find_data_files", "fine_tune", "prefer", "pretrain", "read_conversations", "read_pairs"]
 
 _MODULES = {
     "find_data_files": "conversations",
+    "read_conversations": "conversations",
+    "read_pairs": "conversations",
     "fine_tune": "fine_tuning",
     "prefer": "preferring",
     "pretrain": "pretraining",

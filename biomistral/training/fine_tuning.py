@@ -73,10 +73,11 @@ def fine_tune(
         plain = without_tests(conversations, test_runs)
         left_out["overlap with test questions"] = len(conversations) - len(plain)
         lessons = _lessons(tokenizer, requests, plain)
+        limit, too_long = tuning_run.limit_of(settings, learner)
         kept = tuning_run.short_enough(
-            lessons, lambda lesson: len(lesson.ids), settings.sequence_length, settings.name
+            lessons, lambda lesson: len(lesson.ids), limit, settings.name
         )
-        left_out["longer than sequence_length"] = len(lessons) - len(kept)
+        left_out[too_long] = len(lessons) - len(kept)
         rows = (
             pack(kept, settings.sequence_length)
             if settings.packing

@@ -68,9 +68,8 @@ def prefer(
         plain = without_tests(pairs, test_runs)
         found = preferences_of(tokenizer, requests, rejections=settings.rejections, seed=seed)
         found += encode_pairs(tokenizer, plain)
-        kept = tuning_run.short_enough(
-            found, lambda pair: pair.num_tokens, settings.sequence_length, settings.name
-        )
+        limit, too_long = tuning_run.limit_of(settings, learner)
+        kept = tuning_run.short_enough(found, lambda pair: pair.num_tokens, limit, settings.name)
         arguments = tuning_run.arguments_of(settings, draft.work, seed, len(kept))
         # A second copy of the model stays as it was; beside an adapter, the model does without it.
         start = None if settings.makes_adapter else load_model(model, precision="float32")
@@ -80,7 +79,7 @@ def prefer(
         left_out = Counter(
             {
                 "overlap with test questions": len(pairs) - len(plain),
-                "longer than sequence_length": len(found) - len(kept),
+                too_long: len(found) - len(kept),
             }
         )
         draft.counts.update(pairs=len(kept), left_out=dict(+left_out))

@@ -107,16 +107,25 @@ def refuse_several_processes() -> None:
         )
 
 
+def limit_of(settings: TuningSettings, learner: Any) -> tuple[int, str]:
+    """Most tokens of an example, and why not more; rows of several may be longer than the context."""
+    context = getattr(learner.config, "max_position_embeddings", None)
+    if context is not None and context < settings.sequence_length:
+        return context, "longer than the model's context"
+    return settings.sequence_length, "longer than sequence_length"
+
+
 def short_enough(
     items: Sequence[Item], length_of: Callable[[Item], int], limit: int, name: str
 ) -> list[Item]:
-    """Leave out what is longer than a row. Raises ``InputError`` if nothing is left."""
+    """Leave out what is longer than ``limit``. Raises ``InputError`` if nothing is left."""
     kept = [item for item in items if length_of(item) <= limit]
     if not kept:
         shortest = min(map(length_of, items), default=0)
         raise InputError(
             f"{name}: there is nothing to learn from that fits into {limit} tokens "
-            f"({len(items)} examples, the shortest of {shortest}); raise sequence_length"
+            f"({len(items)} examples, the shortest of {shortest}); raise sequence_length, or take a model with a "
+            "longer context"
         )
     return kept
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from biomistral import artifacts, versions
+from biomistral.errors import InputError
 from biomistral.models.adapters import is_adapter
 from biomistral.pipeline import plan, run_steps
 from biomistral.pipeline.tuning import section_of
@@ -101,6 +102,19 @@ def test_files_that_are_not_there_are_missing_and_no_error(recipe_of, tmp_path):
     [step] = [step for step in plan(recipe, tmp_path) if step.key == "adapter/taught"]
     assert step.missing == ("nowhere.jsonl: there is no such file; name files of JSON lines",)
     assert "questions/benchmark" in step.needs  # what the file may not hold
+
+
+def test_a_wrong_line_is_told_before_the_first_step(recipe_of, tmp_path):
+    (tmp_path / "chat.jsonl").write_text('{"messages": []}\n')
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "b"}\n')
+    recipe = recipe_of(
+        sft=f"data: [{tmp_path / 'chat.jsonl'}]", dpo=f"pairs: [{tmp_path / 'pairs.jsonl'}]"
+    )
+    steps = plan(recipe, tmp_path / "run")
+    with pytest.raises(InputError) as caught:
+        next(run_steps(steps, tmp_path / "run"))
+    assert "chat.jsonl, line 1: messages is []; a list of messages is due" in str(caught.value)
+    assert "pairs.jsonl, line 1: chosen and rejected are the same" in str(caught.value)
 
 
 @pytest.mark.slow

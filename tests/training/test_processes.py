@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,26 +18,68 @@ from biomistral.training import pretrain, processes
 
 ROOT = Path(__file__).parents[2]
 
-TRAIN = """
-import json, os, sys, warnings
+# Two processes that are forked from one, which has imported everything: an import takes seconds.
+# (torchrun itself is tried in tests/cli/test_launching.py.)
+FORKED = """
+import os, socket, sys, traceback
+
+def in_two_processes(work):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    children = []
+    for rank in ("0", "1"):
+        child = os.fork()
+        if child:
+            children.append(child)
+            continue
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        os.environ.update(place, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+        code = 1
+        try:
+            work()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    return [os.waitpid(child, 0)[1] for child in children]
+"""
+
+TRAIN = (
+    FORKED
+    + """
+import signal, warnings
 from pathlib import Path
 from biomistral.recipe.settings import PretrainSettings
 from biomistral.training import pretrain
 
-settings, model, corpus, out, die_at = sys.argv[1:]
+settings, model, corpus, out = sys.argv[1:]
+settings = PretrainSettings.model_validate_json(settings)
+model, corpus, out = Path(model), Path(corpus), Path(out)
 
-def listen(done, total, text):
-    if total is not None and done == int(die_at):
-        os.kill(os.getpid(), 9)
+def train_until(step):
+    def listen(done, total, text):
+        if total is not None and done == step:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    pretrain(PretrainSettings.model_validate_json(settings), Path(model), Path(corpus), Path(out), progress=listen)
-    (Path(out).parent / f"warned-{os.environ['RANK']}").write_text("\\n".join(str(w.message) for w in caught))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pretrain(settings, model, corpus, out, progress=listen)
+        said = "\\n".join(str(w.message) for w in caught)
+        (out.parent / f"warned-{os.environ['RANK']}").write_text(said)
+
+first, second = in_two_processes(lambda: train_until(5))
+assert (os.WTERMSIG(first), second != 0) == (signal.SIGKILL, True), (first, second)
+assert not out.exists()
+assert in_two_processes(lambda: train_until(None)) == [0, 0]
 """
+)
 
-SHARD = """
-import os, sys
+SHARD = (
+    FORKED
+    + """
 import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import fully_shard
@@ -46,10 +87,6 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 from biomistral.training.attention import keep_documents_apart, lay_out
 from biomistral.training.cross_entropy import use_blocked_loss
-
-dist.init_process_group("gloo")
-mesh = dist.device_mesh.init_device_mesh("cpu", (2,))
-ids = torch.randint(3, 300, (2, 24), generator=torch.Generator().manual_seed(0))
 
 def opened():
     model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
@@ -61,39 +98,43 @@ def loss_of(model, rows):
     documents = lay_out([10, 14] * len(rows))
     return model(input_ids=rows, labels=rows, documents=documents, use_cache=False).loss
 
-whole, sharded = opened(), opened()
-for layer in sharded.model.layers:
-    fully_shard(layer, mesh=mesh)
-fully_shard(sharded, mesh=mesh)
-assert all(isinstance(p, DTensor) and p.to_local().numel() < p.numel() for p in sharded.parameters())
-own = ids[dist.get_rank():][:1]
-expected = loss_of(whole, ids)
-expected.backward()
-loss = loss_of(sharded, own)
-loss.backward()
-total = loss.detach().clone()
-dist.all_reduce(total)
-assert torch.allclose(total / 2, expected, atol=1e-5), (total / 2, expected)
-for (name, one), other in zip(sharded.named_parameters(), whole.parameters(), strict=True):
-    assert torch.allclose(one.grad.full_tensor(), other.grad, atol=1e-5), name
-dist.destroy_process_group()
+def shard():
+    dist.init_process_group("gloo")
+    mesh = dist.device_mesh.init_device_mesh("cpu", (2,))
+    ids = torch.randint(3, 300, (2, 24), generator=torch.Generator().manual_seed(0))
+    whole, sharded = opened(), opened()
+    for layer in sharded.model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(sharded, mesh=mesh)
+    for parameter in sharded.parameters():
+        assert isinstance(parameter, DTensor) and parameter.to_local().numel() < parameter.numel()
+    own = ids[dist.get_rank():][:1]
+    expected = loss_of(whole, ids)
+    expected.backward()
+    loss = loss_of(sharded, own)
+    loss.backward()
+    total = loss.detach().clone()
+    dist.all_reduce(total)
+    assert torch.allclose(total / 2, expected, atol=1e-5), (total / 2, expected)
+    for (name, one), other in zip(sharded.named_parameters(), whole.parameters(), strict=True):
+        assert torch.allclose(one.grad.full_tensor(), other.grad, atol=1e-5), name
+    dist.destroy_process_group()
+
+assert in_two_processes(shard) == [0, 0]
 """
+)
 
 
-def in_two_processes(
-    code: str, folder: Path, *arguments: object, check: bool = True
-) -> subprocess.CompletedProcess[str]:
-    script = folder / "script.py"
-    script.write_text(code)
-    command = processes.launch_command(2, [])[:-2]
-    return subprocess.run(
-        [*command, str(script), *map(str, arguments)],
-        check=check,
+def run_code(code: str, *arguments: object) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        check=False,
         capture_output=True,
         text=True,
         timeout=300,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )
+    assert done.returncode == 0, done.stderr[-4000:]
 
 
 def settings_of(**changes: object) -> PretrainSettings:
@@ -123,10 +164,7 @@ def test_two_processes_have_the_losses_of_one_and_go_on_after_a_kill(
     (tmp_path / "pair").mkdir()
     out = tmp_path / "pair" / "out"
     arguments = (settings.model_dump_json(exclude_unset=True), tiny_model, tokens, out)
-    killed = in_two_processes(TRAIN, tmp_path, *arguments, 5, check=False)
-    assert f"{-signal.SIGKILL}" in killed.stderr
-    assert not out.exists()
-    in_two_processes(TRAIN, tmp_path, *arguments, -1)
+    run_code(TRAIN, *arguments)
     assert {path.name for path in out.parent.iterdir()} == {"out", "warned-0", "warned-1"}
     manifest = artifacts.read_manifest(out)
     assert manifest is not None
@@ -145,9 +183,8 @@ def test_two_processes_have_the_losses_of_one_and_go_on_after_a_kill(
 
 
 @pytest.mark.slow
-def test_a_model_with_our_attention_and_loss_can_be_sharded(tiny_model, tmp_path):
-    done = in_two_processes(SHARD, tmp_path, tiny_model, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_a_model_with_our_attention_and_loss_can_be_sharded(tiny_model):
+    run_code(SHARD, tiny_model)
 
 
 def test_the_launch_line_starts_this_program_in_so_many_processes():

@@ -50,6 +50,18 @@ def test_what_is_too_long_is_left_out_and_nothing_left_is_an_error():
         tuning_run.short_enough(["aaa", "bbbb"], len, 2, "x")
 
 
+def test_an_example_is_no_longer_than_the_models_context_though_rows_may_be():
+    learner = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=64))
+    assert tuning_run.limit_of(settings_of(sequence_length=128), learner) == (
+        64,
+        "longer than the model's context",
+    )
+    assert tuning_run.limit_of(settings_of(sequence_length=32), learner) == (
+        32,
+        "longer than sequence_length",
+    )
+
+
 def test_several_processes_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match=r"2 processes \(WORLD_SIZE\), and tuning runs in one"):
