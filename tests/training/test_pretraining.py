@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
 import warnings
@@ -278,54 +277,65 @@ def test_resuming_is_exact_with_tied_embeddings(make_model, tokens, tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
 from biomistral.recipe.settings import PretrainSettings
 from biomistral.training import pretraining, watching
+
+settings, model, corpus, training, saving = sys.argv[1:]
+mark_complete = watching.mark_complete
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 def listen(done, total, text):
-    if total is not None and done == int(sys.argv[6]):
+    if total is not None and done == 31:
         die()
 
-if sys.argv[7] == "saving":
-    watching.mark_complete = lambda path: die() if path.name == "checkpoint-14" else real(path)
-    real = __import__("biomistral.training.checkpointing", fromlist=["x"]).mark_complete
-settings = PretrainSettings.model_validate_json(sys.argv[2])
-pretraining.pretrain(settings, *map(Path, sys.argv[3:6]), progress=listen)
+def mark(path):
+    die() if path.name == "checkpoint-14" else mark_complete(path)
+
+# Each is forked from this process, which has imported everything: an import takes seconds.
+for out in (training, saving):
+    child = os.fork()
+    if not child:
+        watching.mark_complete = mark if out == saving else mark_complete
+        values = PretrainSettings.model_validate_json(settings)
+        pretraining.pretrain(values, Path(model), Path(corpus), Path(out), progress=listen)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL, out
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("moment", "step"), [("training", 31), ("saving", -1)])
 def test_a_killed_run_ends_in_the_same_bytes(
-    moment, step, tiny_model, long_tokens, long_settings, undisturbed, tmp_path
+    tiny_model, long_tokens, long_settings, undisturbed, tmp_path
 ):
     settings = settings_of(**long_settings, save_every_steps=7)
-    out = tmp_path / "out"
+    outs = [tmp_path / moment / "out" for moment in ("training", "saving")]
+    for out in outs:
+        out.parent.mkdir()
     root = Path(__file__).parents[2]
-    arguments = [root, settings.model_dump_json(), tiny_model, long_tokens, out, step, moment]
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, *map(str, arguments)],
+    threads = {"PYTHONPATH": str(root), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    killing = subprocess.run(
+        [sys.executable, "-c", KILLED, settings.model_dump_json()]
+        + [str(path) for path in (tiny_model, long_tokens, *outs)],
         check=False,
         capture_output=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        text=True,
+        env={**os.environ, **threads},
     )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    assert not out.exists()
-    [draft] = tmp_path.glob(".out.*.partial")
-    checkpoints = {path.name for path in (draft / artifacts.WORK).iterdir()}
-    assert (
-        checkpoints
-        == {
-            "training": {"checkpoint-21", "checkpoint-28"},
-            "saving": {"checkpoint-7", "checkpoint-14"},
-        }[moment]
-    )
-    pretrain(settings, tiny_model, long_tokens, out)
-    assert artifacts.content_digest(out) == undisturbed
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert killing.returncode == 0, killing.stderr[-4000:]
+    whole = {
+        "training": ["checkpoint-21", "checkpoint-28"],
+        "saving": ["checkpoint-14", "checkpoint-7"],
+    }
+    for out in outs:
+        assert not out.exists()
+        [draft] = out.parent.glob(".out.*.partial")
+        there = sorted(path.name for path in (draft / artifacts.WORK).iterdir())
+        assert there == whole[out.parent.name]
+        pretrain(settings, tiny_model, long_tokens, out)
+        assert artifacts.content_digest(out) == undisturbed
+        assert [path.name for path in out.parent.iterdir()] == ["out"]
 
 
 # --- settings -------------------------------------------------------------------------------------
