@@ -49,7 +49,7 @@ def bench(
 
 
 def table(costs: Sequence[Cost]) -> Table:
-    """Return models down, numbers across; times relative to the first model in brackets."""
+    """Return numbers down, models across; times relative to the first model in brackets."""
     first = costs[0]
     shown = Table(
         title=f"{first.device}, {first.threads} threads" if first.device == "CPU" else first.device,
@@ -58,33 +58,27 @@ def table(costs: Sequence[Cost]) -> Table:
         "tokenizer; reading: a prompt; writing: an answer.",
         caption_justify="left",
     )
-    shown.add_column("Model", overflow="fold")
-    heads = ["Parameters", "On disk", "Weights", "Memory", "Peak", "Load"]
+    shown.add_column("")
+    for cost in costs:
+        shown.add_column(cost.model, justify="right", overflow="fold")
     lengths = {cost.prompt_tokens for cost in costs}
     prompt = f"{first.prompt_tokens} tokens" if len(lengths) == 1 else "a prompt"
-    heads += [f"Reading {prompt}", "Writing", f"Writing {first.batch} at once"]
-    for head in heads:
-        shown.add_column(head, justify="right", overflow="fold")
-    for cost in costs:
-        speeds = [
-            f"{getattr(cost, name):,.1f}/s ({getattr(first, name) / getattr(cost, name):.2f})"
-            for name in (
-                "reading_tokens_per_second",
-                "writing_tokens_per_second",
-                "batched_tokens_per_second",
-            )
-        ]
-        shown.add_row(
-            cost.model,
-            f"{cost.num_parameters / 1e6:,.1f} M",
-            *(
-                size(getattr(cost, f"{kind}_bytes"))
-                for kind in ("file", "weight", "memory", "peak_memory")
-            ),
-            f"{cost.load_seconds:.1f} s",
-            *speeds,
-        )
+    shown.add_row("Parameters", *(f"{cost.num_parameters / 1e6:,.1f} M" for cost in costs))
+    for head, kind in _SIZES.items():
+        shown.add_row(head, *(size(getattr(cost, f"{kind}_bytes")) for cost in costs))
+    shown.add_row("Load", *(f"{cost.load_seconds:.1f} s" for cost in costs))
+    speeds = {
+        f"Reading {prompt}": "reading",
+        "Writing": "writing",
+        f"Writing {first.batch} at once": "batched",
+    }
+    for head, kind in speeds.items():
+        found = [getattr(cost, f"{kind}_tokens_per_second") for cost in costs]
+        shown.add_row(head, *(f"{speed:,.1f}/s ({found[0] / speed:.2f})" for speed in found))
     return shown
+
+
+_SIZES = {"On disk": "file", "Weights": "weight", "Memory": "memory", "Peak": "peak_memory"}
 
 
 def size(number: int) -> str:

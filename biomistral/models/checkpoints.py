@@ -103,9 +103,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         if (folder / "adapter_config.json").is_file():
             raise ModelError(
-                f"{folder}: holds an adapter, not a model; in a merge, name it behind its base "
-                "(base+adapter), or merge it into the base first (PEFT: model.merge_and_unload(), "
-                "then save_pretrained)"
+                f"{folder}: holds an adapter, not a model; a run has the two merged in model/ (with "
+                "the same name), and biomistral merge makes that of any base and adapter (name them "
+                "base+adapter, see docs/merging.md)"
             )
         raise ModelError(
             f"{folder}: has no {CONFIG}; name the folder of a whole checkpoint, as "

@@ -191,6 +191,10 @@ def _of_http(error: HTTPException) -> Failure:
     if error.status_code == 404:
         message = "there is nothing at this address; see /v1/models, /v1/chat/completions, /health"
         return Failure(404, message, kind="not_found_error", code="unknown_address")
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "another")
+        message = f"this method is not taken at this address; allowed is {allowed}"
+        return Failure(405, message, code="wrong_method", headers=error.headers)
     if error.status_code == 400:  # FastAPI gives no reason where Python's reader gave up
         return bad_value(
             "the body cannot be read as JSON: it is nested too deeply, or has a number with too many "

@@ -200,6 +200,17 @@ class Message(_Body):
     name: str | None = None
     refusal: None = None  # clients send back the messages they got
 
+    @field_validator("content", mode="wrap")
+    @classmethod
+    def _content(cls, value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return read(value)
+        except ValidationError:
+            raise ValueError(
+                'wanted is a text, or a list of parts {"type": "text", "text": ...}; images, sound and '
+                "files are not taken"
+            ) from None
+
     def as_text(self) -> dict[str, str]:
         """Role and text, as chat templates want it."""
         content = self.content
@@ -222,9 +233,16 @@ class ChatBody(_Sampled):
     logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0, le=MOST_TOPS)
     response_format: ResponseFormat | None = None
-    tools: list[Any] | None = Field(None, max_length=0)
+    tools: list[Any] | None = None
     tool_choice: Literal["none", "auto"] | None = None
     parallel_tool_calls: bool | None = None
+
+    @field_validator("tools")
+    @classmethod
+    def _no_tools(cls, value: list[Any] | None) -> list[Any] | None:
+        if value:
+            raise ValueError("are not supported; leave them out")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> ChatBody:

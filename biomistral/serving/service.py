@@ -268,11 +268,11 @@ class Service:
         room = self.model.engine.room(len(ids))
         wanted = max(1, room) if max_tokens is None else max_tokens
         if wanted > room:
+            remedy = "shorten the prompt or lower max_tokens" if room > 0 else "shorten the prompt"
             raise bad_value(
                 f"the prompt has {len(ids)} tokens and {wanted} are to follow; together at most "
-                f"{len(ids) + room} fit into this model's context; shorten the prompt or lower "
-                "max_tokens",
-                field if max_tokens is None else "max_tokens",
+                f"{len(ids) + room} fit into this model's context; {remedy}",
+                field if max_tokens is None or room <= 0 else "max_tokens",
                 "context_length_exceeded",
             )
         return wanted

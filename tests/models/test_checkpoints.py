@@ -93,7 +93,7 @@ def test_a_broken_config_is_refused(model_copy, text):
 
 def test_an_adapter_is_refused_with_the_way_out(tmp_path):
     write_json_file(tmp_path / "adapter_config.json", {})
-    with pytest.raises(ModelError, match=r"holds an adapter.*merge_and_unload"):
+    with pytest.raises(ModelError, match=r"holds an adapter.*base\+adapter"):
         Checkpoint(tmp_path)
 
 

@@ -187,7 +187,7 @@ def test_chat_log_probabilities_have_bytes(client) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [
-        (COMPLETE, {"prompt": "fever " * 600}, "max_tokens"),
+        (COMPLETE, {"prompt": "fever " * 600}, "prompt"),
         (COMPLETE, {"prompt": PROMPT, "max_tokens": 600}, "max_tokens"),
         (CHAT, {"messages": [{"role": "user", "content": "fever " * 600}]}, "messages"),
     ],

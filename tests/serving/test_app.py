@@ -71,12 +71,20 @@ def test_a_body_that_makes_no_sense_is_refused_in_openais_form(client, body, wor
         assert error["code"] == code
 
 
+def test_a_message_with_an_image_is_refused_by_its_place(client) -> None:
+    content = [{"type": "image_url", "image_url": {"url": "x"}}]
+    chat = {"messages": [{"role": "user", "content": content}]}
+    status, error = client.refused("/v1/chat/completions", chat)
+    assert (status, error["param"]) == (400, "messages.0.content")
+    assert "images, sound and files are not taken" in error["message"]
+
+
 def test_unknown_addresses_and_methods_have_openais_form(client) -> None:
     status, error = client.refused("/v1/nothing", {})
     assert (status, error["type"]) == (404, "not_found_error")
     status, answer = client.get(COMPLETE)
     assert status == 405
-    assert "error" in answer
+    assert "allowed is POST" in answer["error"]["message"]
 
 
 def test_a_form_post_of_another_site_is_no_request(client) -> None:

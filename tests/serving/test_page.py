@@ -130,6 +130,19 @@ def test_an_answer_can_be_stopped_and_frees_its_place(browser, page) -> None:
     browser.wait("fetch('/health').then((r) => r.json()).then((h) => h.running === 0)")
 
 
+def test_a_conversation_that_outgrows_the_context_leaves_its_beginning_out(browser, page) -> None:
+    browser.open(page)
+    browser.wait(READY)
+    for name, value in (("temperature", "0"), ("max_tokens", "300")):
+        _value(browser, name, value)
+    for number in range(1, 5):
+        browser.type("the fever of the river valley is treated with bark " * 8)
+        browser.press("Enter")
+        browser.wait(f"document.querySelectorAll('.message.assistant .cost').length === {number}")
+    assert browser.run("document.querySelectorAll('.fault').length") == 0
+    assert "messages no longer fit" in _text(browser, ".message:last-child")
+
+
 @pytest.mark.parametrize("code", ["en", "ar"])
 def test_the_panel_shows_prompt_bars_and_the_right_answer(browser, page, code) -> None:
     browser.open(f"{page}#benchmark", 390, 844)

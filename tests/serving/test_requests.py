@@ -84,8 +84,8 @@ def test_what_says_nothing_about_the_answer_is_taken(change) -> None:
     [
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "role"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "type"),
-        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "images, sound"),
+        ({"tools": [{"type": "function"}]}, "not supported; leave them out"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"top_logprobs": 3}, "without logprobs"),
         ({"max_tokens": 0}, "max_tokens"),

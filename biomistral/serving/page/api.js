@@ -5,10 +5,11 @@ import { byId } from "./dom.js";
 const KEY = "biomistral-key";
 
 export class Refusal extends Error {
-  constructor(status, message, retryAfter) {
+  constructor(status, message, { retryAfter, code } = {}) {
     super(message);
     this.status = status;
     this.retryAfter = retryAfter;
+    this.code = code;
   }
 }
 
@@ -44,10 +45,11 @@ async function send(path, options) {
     }
     const text = await response.text();
     let message = `The server answers with status ${response.status}.`;
+    let code;
     try {
-      message = JSON.parse(text).error.message;
+      ({ message, code } = JSON.parse(text).error);
     } catch { /* no JSON: the status has to do */ }
-    throw new Refusal(response.status, message, response.headers.get("Retry-After"));
+    throw new Refusal(response.status, message, { retryAfter: response.headers.get("Retry-After"), code });
   }
 }
 

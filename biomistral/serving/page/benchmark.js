@@ -10,6 +10,7 @@ let listing = null;
 let question = null; // as it is shown
 let underWay = 0; // actions that wait for the server
 let newest = 0; // of the requests under way: answers of older ones come too late
+let newestList = 0; // the same for lists of questions
 
 // Ask which tasks there are; false if the server has no questions.
 export async function startBenchmark(facts) {
@@ -69,7 +70,9 @@ async function pickLanguage() {
   const query = new URLSearchParams({
     task: byId("task").value, language: byId("language").value, count: MOST_LISTED,
   });
+  const mine = ++newestList;
   const found = await get(`panel/questions?${query}`);
+  if (mine !== newestList) return;
   byId("number").dir = listing.languages[byId("language").value].direction;
   fill("number", found.questions.map((each) => [each.number, `${each.number}. ${each.text}`]));
   await pickQuestion();

@@ -66,34 +66,51 @@ async function ask() {
   byId("text").value = "";
   byId("empty").hidden = true;
   const system = byId("settings-form").elements.system.value.trim();
-  let request, path, answer;
-  if (model.chat) {
-    said.push({ role: "user", content: text });
-    show("user", text);
-    const before = system ? [{ role: "system", content: system }] : [];
-    request = { ...settings(), messages: [...before, ...said] };
-    path = "v1/chat/completions";
-    answer = show("assistant", "");
-  } else {
-    request = { ...settings(), prompt: text };
-    path = "v1/completions";
-    answer = show("assistant", "", text);
+  if (!model.chat) {
+    const prompt = { ...settings(), prompt: text };
+    await receive(() => stream("v1/completions", prompt, running.signal), show("assistant", "", text));
+    return;
   }
-  const whole = await receive(path, request, answer);
-  if (!model.chat) return;
+  said.push({ role: "user", content: text });
+  show("user", text);
+  const before = system ? [{ role: "system", content: system }] : [];
+  const answer = show("assistant", "");
+  const whole = await receive(() => conversation(settings(), before, answer), answer);
   // What was not answered is not part of the conversation: the next message would follow it.
   if (whole) said.push({ role: "assistant", content: whole });
   else said.pop();
 }
 
-// Show an answer as it comes; return all of it.
-async function receive(path, request, answer) {
+// The events of an answer; where all that was said no longer fits, its beginning is left out.
+async function* conversation(request, before, answer) {
+  for (let numLeftOut = 0; ; numLeftOut += 2) {
+    const messages = [...before, ...said.slice(numLeftOut)];
+    try {
+      for await (const event of stream("v1/chat/completions", { ...request, messages }, running.signal)) {
+        said.splice(0, numLeftOut);
+        numLeftOut = 0;
+        yield event;
+      }
+      return;
+    } catch (error) {
+      if (error.code !== "context_length_exceeded" || said.length - numLeftOut < 3) throw error;
+      const note = `The first ${numLeftOut + 2} messages no longer fit into the context and are left out.`;
+      atEnd(() => {
+        answer.note.textContent = note;
+        answer.note.hidden = false;
+      });
+    }
+  }
+}
+
+// Show an answer as its events come; return all of it.
+async function receive(events, answer) {
   running = new AbortController();
   setBusy(true);
   answer.item.classList.add("busy");
   let text = "", first = null, used = null, finish = null;
   try {
-    for await (const event of stream(path, request, running.signal)) {
+    for await (const event of events()) {
       used = event.usage ?? used;
       const choice = event.choices[0];
       if (!choice) continue;
@@ -107,13 +124,13 @@ async function receive(path, request, answer) {
     }
   } catch (error) {
     if (error.name === "AbortError") finish = "stopped";
-    else fault(answer.item, error);
+    else atEnd(() => fault(answer.item, error));
   } finally {
     running = null;
     setBusy(false);
     answer.item.classList.remove("busy");
   }
-  cost(answer.item, { first, used, finish });
+  atEnd(() => cost(answer.item, { first, used, finish }));
   byId("status").textContent = finish === "stopped" ? "Answer stopped." : `Answer: ${text}`;
   byId("text").focus();
   return text;
@@ -123,21 +140,29 @@ function show(role, text, given = "") {
   const line = make("p", { className: "said", dir: "auto" });
   if (given) line.append(make("span", { className: "given", textContent: given }));
   line.append(text);
+  const note = make("p", { className: "left-out", hidden: true });
   const who = { user: "You", assistant: model.id }[role];
   const item = make("li", { className: `message ${role}` },
-    make("p", { className: "who", textContent: who }), line);
+    make("p", { className: "who", textContent: who }), note, line);
   const list = byId("messages");
   list.append(item);
   list.scrollTop = list.scrollHeight;
-  return { item, said: line };
+  return { item, note, said: line };
 }
 
 function append(line, text) {
+  atEnd(() => {
+    line.append(text);
+    line.normalize();
+  });
+}
+
+// Change the conversation, and stay at its end; whoever scrolled up reads there.
+function atEnd(change) {
   const list = byId("messages");
   const isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 60;
-  line.append(text);
-  line.normalize();
-  if (isAtEnd) list.scrollTop = list.scrollHeight; // whoever scrolled up reads there
+  change();
+  if (isAtEnd) list.scrollTop = list.scrollHeight;
 }
 
 function cost(item, { first, used, finish }) {
