@@ -149,7 +149,8 @@ def paragraphs_of(element: etree._Element, rules: Rules | None = None) -> list[s
     is_next_line = False
     for parts in out:
         is_next_line = is_next_line or _NEXT_ITEM in parts
-        text = tidy("".join(part for part in parts if part != _NEXT_ITEM))
+        text = "".join(part for part in parts if part != _NEXT_ITEM)
+        text = tidy(text) if text and not text.isspace() else ""
         if text and is_next_line and paragraphs:
             paragraphs[-1] += f"\n{text}"
         elif text:

@@ -44,7 +44,8 @@ _WORD = re.compile(r"[^\W\d_]{2}")
 def clean(text: str) -> str:
     """One line of text without marks; white space tidied."""
     text = one_line(text)
-    if OPEN in text or GONE in text:
+    has_marks = OPEN in text or GONE in text
+    if has_marks:
         text = _BRACKETED.sub(GONE, text)
         text = _RUN.sub(_kept_citation, text)
         text = _SEPARATED.sub(GONE, text)
@@ -56,9 +57,12 @@ def clean(text: str) -> str:
         text = text.replace(OPEN, "").replace(CLOSE, "")  # of a citation in a citation
     if RAISED in text:
         text = _RAISED_NUMBER.sub(r"\1^", text).replace(RAISED, "")
-    if _may_have_inside(text):
-        text = _INSIDE.sub("", " ".join(text.split()))
-    return " ".join(text.split())
+        has_marks = True
+    if has_marks:
+        text = " ".join(text.split())
+    if not _may_have_inside(text):
+        return text
+    return " ".join(_INSIDE.sub("", text).split())
 
 
 def without_marks(text: str) -> str:

@@ -26,6 +26,9 @@ from tokenizers import Tokenizer
 from biomistral.corpus.compiled import library
 
 _SPACE = "▁"  # stands for a blank in the vocabulary
+_PREPEND = {"type": "Prepend", "prepend": _SPACE}
+_REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
+_BLOCK_PIECES = 1_000_000  # joined at a time: bounds memory for an article of 100 MB
 _MOST_PIECES = 1_000_000  # remembered, then forgotten all at once: about 200 MB
 
 # Ways to cut, the finest first. Each is a partition of any text; the border between two characters
@@ -41,10 +44,10 @@ _CUTS = (
 class PieceEncoder:
     """Tokenize texts piece by piece; see ``exact_pieces``, which makes it."""
 
-    def __init__(self, way: int, encoder: Tokenizer, *, doubles_blank: bool) -> None:
+    def __init__(self, way: int, encoder: Tokenizer, *, prefix: str) -> None:
         self._way = way  # a place in _CUTS
         self._encoder = encoder  # adds no blank before a text
-        self._doubles_blank = doubles_blank  # a text that begins with a blank gets another one
+        self._prefix = prefix  # how a blank comes before a text, see _blank_prefix
         self._forget()
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
@@ -57,7 +60,8 @@ class PieceEncoder:
 
     def _with_blank(self, text: str) -> str:
         text = text.replace(_SPACE, " ")
-        return text if not text or (text[0] == " " and not self._doubles_blank) else " " + text
+        has_enough = self._prefix == "never" or (self._prefix != "always" and text[:1] == " ")
+        return text if not text or has_enough else " " + text
 
     def _forget(self) -> None:
         self._numbers: _Numbers | _CompiledNumbers
@@ -83,11 +87,15 @@ class PieceEncoder:
 
     def _join(self, numbers: NDArray[np.int64] | NDArray[np.int32]) -> NDArray[np.uint32]:
         """The ids of the pieces one after the other."""
+        blocks = range(0, len(numbers), _BLOCK_PIECES)
+        ids = [self._join_block(numbers[start : start + _BLOCK_PIECES]) for start in blocks]
+        return np.concatenate(ids) if ids else np.empty(0, np.uint32)
+
+    def _join_block(self, numbers: NDArray[np.int64] | NDArray[np.int32]) -> NDArray[np.uint32]:
         counts = self._counts[numbers]
         ends = np.cumsum(counts)
         shift = self._starts[numbers] - (ends - counts)
-        total = int(ends[-1]) if len(ends) else 0
-        ids: NDArray[np.uint32] = self._ids[np.repeat(shift, counts) + np.arange(total)]
+        ids: NDArray[np.uint32] = self._ids[np.repeat(shift, counts) + np.arange(int(ends[-1]))]
         return ids
 
 
@@ -162,7 +170,7 @@ def exact_pieces(tokenizer_json: str) -> PieceEncoder | None:
     products = [_product(merge).replace(_SPACE, " ") for merge in state["model"]["merges"]]
     for way, cut in enumerate(_CUTS):
         if all(cut.fullmatch(product) for product in products):
-            return PieceEncoder(way, _bare(state), doubles_blank=prefix == "always")
+            return PieceEncoder(way, _bare(state), prefix=prefix)
     return None
 
 
@@ -183,17 +191,13 @@ def _is_plain_bpe(state: dict[str, Any]) -> bool:
 
 
 def _blank_prefix(state: dict[str, Any]) -> str | None:
-    """How a blank comes before a text: ``always``, ``unless there is one``, or None: not known."""
-    normalizer, pre_tokenizer = state.get("normalizer"), state.get("pre_tokenizer") or {}
-    if normalizer == {
-        "type": "Sequence",
-        "normalizers": [
-            {"type": "Prepend", "prepend": _SPACE},
-            {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE},
-        ],
-    }:
-        return "always" if _cuts_locally(pre_tokenizer) else None
-    if normalizer is None and pre_tokenizer.get("type") == "Metaspace":
+    """How a blank comes before a text: ``always``, ``unless there is one``, ``never``; None: unknown."""
+    normalizer, pre_tokenizer = state.get("normalizer") or {}, state.get("pre_tokenizer") or {}
+    parts = normalizer["normalizers"] if normalizer.get("type") == "Sequence" else [normalizer]
+    if parts in ([_PREPEND, _REPLACE], [_REPLACE]):
+        before = "always" if len(parts) == 2 else "never"
+        return before if _cuts_locally(pre_tokenizer) else None
+    if not normalizer and pre_tokenizer.get("type") == "Metaspace":
         plain = pre_tokenizer["replacement"] == _SPACE and pre_tokenizer["prepend_scheme"] in {
             "always", "first"
         }  # fmt: skip
@@ -223,10 +227,9 @@ def _bare(state: dict[str, Any]) -> Tokenizer:
     pre_tokenizer = state.get("pre_tokenizer")
     if pre_tokenizer and pre_tokenizer["type"] == "Metaspace":
         pre_tokenizer = {**pre_tokenizer, "prepend_scheme": "never"}
-    replace = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
     bare = {
         **state,
-        "normalizer": replace,
+        "normalizer": _REPLACE,
         "pre_tokenizer": pre_tokenizer,
         **dict.fromkeys(("post_processor", "truncation", "padding")),
         "added_tokens": [],

@@ -60,9 +60,12 @@ METASPACE = {
         "type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False
     },
 }  # fmt: skip
+REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
 KINDS = {
     "prepended": {},
     "metaspace": METASPACE,
+    "without a blank before": {"normalizer": {"type": "Sequence", "normalizers": [REPLACE]}},
+    "replaced only": {"normalizer": REPLACE},
     "with cuts of its own": {
         "pre_tokenizer": {
             "type": "Sequence",
@@ -139,6 +142,14 @@ def test_forgetting_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "_MOST_PIECES", 3)
     for text, expected in zip(TEXTS, ids_of(state, TEXTS), strict=True):
         assert encoder.encode([text])[0].tolist() == expected
+
+
+def test_a_long_text_is_joined_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = trained()
+    encoder = exact_pieces(json.dumps(state))
+    assert encoder is not None
+    monkeypatch.setattr(pieces, "_BLOCK_PIECES", 3)
+    assert [ids.tolist() for ids in encoder.encode(TEXTS)] == ids_of(state, TEXTS)
 
 
 def test_every_text_is_the_sum_of_its_pieces() -> None:
