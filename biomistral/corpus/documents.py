@@ -35,6 +35,7 @@ class Document:
     licence_vetoed: bool = False  # the article's own text forbids what its metadata permit
     needs_licence: bool = True  # False for the user's own plain texts
     title: str = ""
+    authors: str = ""  # of the article, with commas between them
     article_type: str = ""
     doi: str = ""
     pmcid: str = ""

@@ -31,6 +31,8 @@ _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 # Abstracts that only repeat the article in a line.
 _DROPPED_ABSTRACTS = frozenset({"graphical", "precis", "teaser", "toc"})
 
+_MOST_AUTHORS = 30  # named; some articles have thousands
+
 
 def read_article(
     data: bytes, key: str, metadata: Metadata | None = None, keep: tuple[str, ...] = ()
@@ -49,6 +51,7 @@ def read_article(
         "doi": _article_id(meta, "doi").lower(),
         "pmcid": _pmcid(meta),
         "pmid": _article_id(meta, "pmid"),
+        "authors": _authors(meta),
         "journal": line_of(root.find("front/journal-meta//journal-title")),
         "year": _year(meta),
         "source_md5": hashlib.md5(data, usedforsecurity=False).hexdigest(),
@@ -218,6 +221,29 @@ def _article_id(meta: etree._Element | None, *kinds: str) -> str:
 def _pmcid(meta: etree._Element | None) -> str:
     match = re.fullmatch(r"(?:PMC)?(\d+)(?:\.\d+)?", _article_id(meta, "pmc", "pmcid", "pmcaid"))
     return f"PMC{match[1]}" if match else ""
+
+
+def _authors(meta: etree._Element | None) -> str:
+    """Names of people and groups in order, with commas between them; of very many the first."""
+    found = meta.iterfind("contrib-group/contrib") if meta is not None else ()
+    names = [_name(one) for one in found if one.get("contrib-type", "author") == "author"]
+    names = [name for name in names if name]
+    others = len(names) - _MOST_AUTHORS
+    return ", ".join(names[:_MOST_AUTHORS]) + (f" and {others} others" if others > 0 else "")
+
+
+def _name(contributor: etree._Element) -> str:
+    """Name of a person, or of a group that is the author (its members may be listed within)."""
+    group = contributor.find("collab")
+    if group is not None:
+        return " ".join((group.text or "").split()) or line_of(group.find("institution"))
+    name = contributor.find("name")
+    if name is None:
+        name = contributor.find("name-alternatives/name")
+    if name is None:
+        return line_of(contributor.find("string-name"))
+    parts = (name.findtext(part) or "" for part in ("given-names", "surname", "suffix"))
+    return " ".join(" ".join(parts).split())
 
 
 def _year(meta: etree._Element | None) -> int | None:

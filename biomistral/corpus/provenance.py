@@ -1,7 +1,7 @@
 """What must come with the tokens: whom the texts are from, and what the corpus is.
 
-``ATTRIBUTION.txt`` names every article in the corpus with its source and licence, as the Creative
-Commons licences ask. ``DATASHEET.md`` answers the questions of Gebru et al. 2021 (arXiv 1803.09010)
+``ATTRIBUTION.txt`` names every article in the corpus with its authors, source and licence, as the
+Creative Commons licences ask. ``DATASHEET.md`` answers the questions of Gebru et al. 2021 (arXiv 1803.09010)
 that numbers and settings can answer. Knows nothing about how either is counted.
 """
 
@@ -26,9 +26,11 @@ _DEEDS = {
 }  # fmt: skip
 
 ATTRIBUTION_HEAD = """\
-The texts below are in this corpus, cut into tokens and packed into rows, without figures, tables
-and references; nothing else was changed. Each is under the licence named with it, whose terms are
-at the address given here. rows.parquet and documents.parquet say which row holds which text.
+The texts below are in this corpus, cut into tokens and packed into rows. What does not run as text
+was left out (figures, references, citation marks, notes, displayed formulas and tables, as far as
+manifest.json does not say that they are kept); no word was changed. Each text is under the licence
+named with it, whose terms are at the address given here and, with its version, at the article's
+own. rows.parquet and documents.parquet say which row holds which text.
 
 """
 
@@ -44,7 +46,7 @@ def attribution_line(row: Mapping[str, Any]) -> str:
     where = ", ".join(str(row[key]) for key in ("journal", "year") if row[key])
     name, address = article_name(row), _address(row)
     name = "" if name == row["doi"] else name
-    parts = dict.fromkeys((row["title"] or row["file"], where, name, address))
+    parts = dict.fromkeys((row["authors"], row["title"] or row["file"], where, name, address))
     said = ". ".join(_one_line(part) for part in parts if part).replace("?.", "?")
     return f"{said}. {row['licence'] or 'No licence given'}.\n"
 

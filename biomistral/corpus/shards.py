@@ -61,7 +61,7 @@ _OPENING_CHARACTERS = 300
 _SAMPLE_CHARACTERS = 100_000  # a longer document is no sample
 
 _TEXT_COLUMNS = (
-    "id", "doi", "pmcid", "pmid", "file", "part", "article_type", "title", "journal", "licence",
+    "id", "doi", "pmcid", "pmid", "file", "part", "article_type", "title", "authors", "journal", "licence",
     "licence_source", "language", "declared_language", "source_md5", "split", "sha256", "dropped",
     "detail", "opening",
 )  # fmt: skip

@@ -174,3 +174,28 @@ def test_references_and_back_matter_follow_if_they_are_asked_for(article) -> Non
     assert end() == ""
     assert end("references") == "\n\nSilva A. Bark. 2001.\nReyes 2003"
     assert end("references", "back_matter") == "\n\nThanks.\n\nSilva A. Bark. 2001.\nReyes 2003"
+
+
+def test_the_authors_are_named_in_order_people_and_groups() -> None:
+    people = """
+        <contrib contrib-type="author"><name><surname>Elm</surname><given-names>Ada  B.</given-names>
+            </name><xref ref-type="aff">1</xref></contrib>
+        <contrib><name-alternatives><name><surname>Oak</surname></name></name-alternatives></contrib>
+        <contrib contrib-type="author"><string-name>Li <italic>Wei</italic></string-name></contrib>
+        <contrib contrib-type="author"><collab>Bark Group<contrib-group><contrib><name>
+            <surname>Nobody</surname></name></contrib></contrib-group></collab></contrib>
+        <contrib contrib-type="author"><anonymous/></contrib>
+        <contrib contrib-type="editor"><name><surname>Ash</surname></name></contrib>"""
+    group = f"<contrib-group>{people}</contrib-group>"
+    (found,) = read_article(
+        f"<article><front><article-meta>{group}</article-meta></front></article>".encode(), "a.xml"
+    )
+    assert found.authors == "Ada B. Elm, Oak, Li Wei, Bark Group"
+
+
+def test_of_very_many_authors_the_first_are_named_and_the_others_counted() -> None:
+    people = "".join(f"<contrib><name><surname>N{n}</surname></name></contrib>" for n in range(33))
+    meta = f"<front><article-meta><contrib-group>{people}</contrib-group></article-meta></front>"
+    (found,) = read_article(f"<article>{meta}</article>".encode(), "a.xml")
+    assert found.authors.startswith("N0, N1, ")
+    assert found.authors.endswith("N29 and 3 others")

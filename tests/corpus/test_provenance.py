@@ -15,24 +15,24 @@ from biomistral.recipe.corpora import CorpusSettings
 
 ROW = {
     "id": "PMC12", "pmcid": "PMC12", "version": 2, "doi": "10.1/bark", "title": "Bark\n works.",
-    "journal": "Annals of Bark", "year": 2019, "licence": "CC-BY", "file": "PMC12.2.xml",
+    "journal": "Annals of Bark", "year": 2019, "authors": "Ada Elm", "licence": "CC-BY", "file": "PMC12.2.xml",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, "Bark works. Annals of Bark, 2019. PMC12.2. https://doi.org/10.1/bark. CC-BY.\n"),
+        ({}, "Ada Elm. Bark works. Annals of Bark, 2019. PMC12.2. https://doi.org/10.1/bark. CC-BY.\n"),
         (
             {"doi": "", "version": None},
-            "Bark works. Annals of Bark, 2019. PMC12. https://pmc.ncbi.nlm.nih.gov/articles/PMC12/. CC-BY.\n",
+            "Ada Elm. Bark works. Annals of Bark, 2019. PMC12. https://pmc.ncbi.nlm.nih.gov/articles/PMC12/. CC-BY.\n",
         ),
         (
-            {"pmcid": "", "id": "10.1/bark", "journal": "", "year": None, "title": "Why bark?"},
+            {"pmcid": "", "id": "10.1/bark", "journal": "", "year": None, "title": "Why bark?", "authors": ""},
             "Why bark? https://doi.org/10.1/bark. CC-BY.\n",
         ),
         (
-            {"pmcid": "", "doi": "", "id": "a.txt", "title": "", "licence": "", "journal": "", "year": None, "file": "a.txt"},
+            {"pmcid": "", "doi": "", "id": "a.txt", "title": "", "authors": "", "licence": "", "journal": "", "year": None, "file": "a.txt"},
             "a.txt. No licence given.\n",
         ),
     ],
