@@ -2,7 +2,9 @@
 
 ``best_fit`` is best-fit decreasing (Ding et al. 2024, arXiv 2404.10830): a document longer than a
 row is first cut into full rows and a rest; every piece then goes, longest first, into the row with
-the least room that still holds it. No document that fits into a row is cut. ``concatenate`` joins
+the least room that still holds it. Where more than a thousandth would be padding, some documents
+that are longer than a row are cut once or twice more, to fill the rooms left in others. No document
+that fits into a row is cut. ``concatenate`` joins
 all in order and cuts at the row length, as BioMistral did. Both are deterministic and use every
 token exactly once. Knows nothing about tokens or files.
 
@@ -11,12 +13,19 @@ Shapes: P pieces, R rows.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+# Documents, starts, sizes and rows of pieces.  # (P,) each.
+Pieces = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+
+_MOST_PADDING = 0.001  # of all places
+_LEAST_PART = 64  # tokens, or a sixteenth of a row: what is less says little by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,11 @@ def best_fit(lengths: NDArray[np.int64], row_length: int) -> Packing:
     order = np.argsort(-sizes, kind="stable")
     rows = np.empty(len(sizes), dtype=np.int64)
     rows[order] = _best_fit_rows(sizes[order].tolist(), row_length)
+    may_be_cut = lengths[documents] > row_length
+    documents, starts, sizes, rows = _closed_up(
+        (documents, starts, sizes, rows), may_be_cut, row_length
+    )
+    order = np.argsort(-sizes, kind="stable")
     by_row = order[np.argsort(rows[order], kind="stable")]
     counts = np.bincount(rows, minlength=0) if len(rows) else np.empty(0, dtype=np.int64)
     return Packing(documents[by_row], starts[by_row], sizes[by_row], _ends(counts))
@@ -110,6 +124,65 @@ def _best_fit_rows(sizes: list[int], row_length: int) -> list[int]:
             open_rows[left].append(row)
             rooms |= 1 << left
     return rows
+
+
+def _closed_up(pieces: Pieces, may_be_cut: NDArray[np.bool_], row_length: int) -> Pieces:
+    """The pieces in fewer rows, if too much was padding.
+
+    The emptiest rows of which every piece may be cut are given up; what was in them goes into the
+    largest rooms of the other rows, cut to fit.
+    """
+    documents, starts, sizes, rows = pieces
+    rooms = row_length - np.bincount(rows, weights=sizes).astype(np.int64)
+    too_much = int(rooms.sum()) - int(_MOST_PADDING * len(rooms) * row_length)
+    fixed = np.bincount(rows, weights=~may_be_cut) > 0
+    emptiest = np.argsort(-rooms, kind="stable")
+    givers = emptiest[~fixed[emptiest]][: max(0, -(-too_much // row_length))]
+    least = max(_LEAST_PART, row_length // 16)
+    takers = emptiest[(rooms[emptiest] >= least) & ~np.isin(emptiest, givers)]
+    open_rows = [(-room, row) for room, row in zip(rooms[takers].tolist(), takers.tolist())]  # noqa: B905
+    gone: list[int] = []
+    parts: list[tuple[int, int, int, int]] = []
+    for giver in givers.tolist():
+        own = np.flatnonzero(rows == giver).tolist()
+        laid = [_spread(int(sizes[piece]), open_rows, least) for piece in own]
+        if not all(laid):
+            break
+        gone += own
+        for piece, places in zip(own, laid, strict=True):
+            start = int(starts[piece])
+            for row, size in places:
+                parts.append((int(documents[piece]), start, size, row))
+                start += size
+    if not gone:
+        return pieces
+    kept = (np.delete(column, gone) for column in pieces)
+    added = np.array(parts, dtype=np.int64).T
+    documents, starts, sizes, rows = map(np.concatenate, zip(kept, added, strict=True))
+    return documents, starts, sizes, np.unique(rows, return_inverse=True)[1]
+
+
+def _spread(size: int, open_rows: list[tuple[int, int]], least: int) -> list[tuple[int, int]]:
+    """Rows that a piece goes to, with the size of each part; none if there is no room.
+
+    ``open_rows`` is a heap of (-room, row), and changed. Of a piece that is cut, no part has less
+    than ``least`` tokens.
+    """
+    places: list[tuple[int, int]] = []
+    while size:
+        if not open_rows:
+            return []
+        room, row = heapq.heappop(open_rows)
+        part = min(size, -room)
+        if 0 < size - part < least:
+            part = size - least
+            if part < least:
+                return []
+        places.append((row, part))
+        size -= part
+        if -room - part >= least:
+            heapq.heappush(open_rows, (room + part, row))
+    return places
 
 
 def _ends(counts: NDArray[np.int64]) -> NDArray[np.int64]:

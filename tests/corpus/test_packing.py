@@ -96,7 +96,44 @@ def test_nothing_packs_into_no_rows(method) -> None:
     assert list(pack([0, 0], 10, method)) == []
 
 
-def test_lengths_like_those_of_articles_leave_little_padding() -> None:
-    lengths = np.random.default_rng(0).lognormal(8.5, 0.6, 5000).astype(np.int64) + 2
+LIKE_ARTICLES = st.builds(
+    lambda seed, count: np.random.default_rng(seed).lognormal(8.4, 0.7, count).astype(np.int64) + 2,
+    st.integers(0, 1000),
+    st.integers(1, 700),
+)
+
+
+@pytest.mark.parametrize(("count", "most"), [(500, 0.003), (5000, 0.001), (16_384, 0.001)])
+def test_lengths_like_those_of_articles_leave_little_padding(count: int, most: float) -> None:
+    lengths = np.random.default_rng(0).lognormal(8.5, 0.6, count).astype(np.int64) + 2
     rows = len(pack(lengths, 2048, "best_fit"))
-    assert 1 - lengths.sum() / (rows * 2048) < 0.003
+    assert 1 - lengths.sum() / (rows * 2048) <= most
+
+
+@given(LIKE_ARTICLES)
+def test_no_document_that_fits_is_cut_and_no_part_is_a_crumb(lengths) -> None:
+    packing = pack(lengths, 1024, "best_fit")
+    pieces = np.bincount(packing.documents, minlength=len(lengths))
+    needed = -(-lengths // 1024)
+    assert (pieces[lengths <= 1024] == 1).all()
+    assert (pieces >= needed).all()
+    assert all(sum(length for _, _, length in row) <= 1024 for row in packing)
+    order = np.lexsort((packing.starts, packing.documents))
+    documents, sizes = packing.documents[order], packing.lengths[order]
+    ends = np.cumsum(sizes)
+    first = np.cumsum(lengths) - lengths
+    assert (packing.starts[order] == ends - sizes - first[documents]).all()
+    assert (ends[np.flatnonzero(np.diff(documents, append=-1))] == np.cumsum(lengths)).all()
+    for document in np.flatnonzero(pieces > needed):
+        assert (sizes[documents == document] >= 64).all() or lengths[document] % 1024 < 64
+
+
+def test_where_rooms_are_left_by_hand() -> None:
+    lengths = [1400, 800, 800, 900, 100]
+    rows = [[(d, n) for d, _, n in row] for row in pack(lengths, 1000, "best_fit")]
+    assert rows == [
+        [(0, 1000)],
+        [(3, 900), (4, 100)],
+        [(1, 800), (0, 200)],
+        [(2, 800), (0, 200)],
+    ]
