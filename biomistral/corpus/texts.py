@@ -110,7 +110,13 @@ def _of_line(name: str, key: str, line: bytes, column: str) -> Document:
         return unreadable(name, "not_well_formed", str(error), id_=key)
     if not isinstance(fields, dict) or not isinstance(fields.get(column), str):
         return unreadable(name, "no_text", f"the line has no field {column}", id_=key)
-    return plain_text(str(fields.get("id") or key), name, fields[column], fields)
+    return plain_text(_id_of(fields, key), name, fields[column], fields)
+
+
+def _id_of(fields: dict[str, Any], key: str) -> str:
+    """The id that a line or row gives (0 is one), else its place."""
+    given = fields.get("id")
+    return key if given is None else str(given) or key
 
 
 def _groups_of_rows(path: Path) -> list[tuple[int, int | None]]:
@@ -155,4 +161,4 @@ def _of_row(name: str, key: str, fields: dict[str, Any], column: str) -> Documen
     text = fields[column]
     if not isinstance(text, str):
         return unreadable(name, "no_text", f"column {column} holds no text there", id_=key)
-    return plain_text(str(fields.get("id") or key), name, text, fields)
+    return plain_text(_id_of(fields, key), name, text, fields)

@@ -44,6 +44,14 @@ def test_a_line_is_a_document_with_its_fields(tmp_path: Path) -> None:
     assert (three.licence, three.needs_licence) == (None, True)
 
 
+def test_nought_is_an_id(tmp_path: Path) -> None:
+    data = b'{"text": "One.", "id": 0}\n{"text": "Two.", "id": ""}'
+    assert [document.id for document in read_all(texts(tmp_path, a_jsonl=data))] == [
+        "0",
+        "a.jsonl:26",
+    ]
+
+
 def test_each_thing_that_cannot_be_read_is_a_document_with_a_problem(tmp_path: Path) -> None:
     packed = gzip.compress(b"x" * 5000)
     settings = texts(
