@@ -182,6 +182,8 @@ def _lay_out(
             _link_or_copy(path, out / relative)
     if not (out / CONFIG).is_file():
         raise ModelError(f"{folder}: has no {CONFIG}; make the model again, or leave it out")
+    if manifest := artifacts.read_manifest(folder):
+        artifacts.write_json(out / artifacts.MANIFEST, _without_places(manifest))
     config = read_json(folder / CONFIG)
     (out / CONFIG).unlink()  # a link: written anew, or the model of the run would change
     artifacts.write_json(out / CONFIG, for_all_readers(config))
@@ -206,6 +208,17 @@ def _travels(relative: Path) -> bool:
     name = relative.name
     hidden = any(part.startswith(".") for part in relative.parts)
     return not (hidden or name in {CARD, README} or name.endswith(artifacts.VOLATILE_SUFFIX))
+
+
+def _without_places(value: Any) -> Any:
+    """Keep the last part only of every absolute path in JSON values: nobody else's business."""
+    if isinstance(value, dict):
+        return {key: _without_places(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_places(each) for each in value]
+    if isinstance(value, str) and (Path(value).is_absolute() or value.startswith("~")):
+        return Path(value).name
+    return value
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -85,6 +85,18 @@ def test_each_model_has_its_files_and_a_card_with_results(run, tmp_path):
     assert len(entry["date"]) == len("2026-01-31")
 
 
+def test_places_on_this_machine_are_not_told(run, tmp_path):
+    settings = {"texts": ["/home/someone/ward/**/*.jsonl", "data/*.txt"], "model": "~/models/base"}
+    model = run / "model/made"
+    with artifacts.create(model, Origin("model", "made", settings)) as draft:
+        (draft.folder / "config.json").write_text(json.dumps(CONFIG))
+    export_hub(run, tmp_path / "hub", only=["made"])
+    told = json.loads((tmp_path / "hub/made/manifest.json").read_text())
+    assert told["settings"] == {"texts": ["*.jsonl", "data/*.txt"], "model": "base"}
+    kept = json.loads((model / "manifest.json").read_text())
+    assert kept == {**told, "settings": settings}
+
+
 def test_a_base_on_the_hub_keeps_its_name(run, tmp_path):
     export_hub(run, tmp_path / "hub", only=["medical"])
     matter = front_matter(tmp_path / "hub/medical")
