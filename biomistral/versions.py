@@ -30,9 +30,9 @@ LIBRARIES = (
 STEP_VERSIONS: Mapping[str, int] = {
     "fresh": 1,
     "corpus": 3,
-    "pretrain": 2,
+    "pretrain": 3,
     "training_questions": 1,
-    "sft": 1,
+    "sft": 2,
     "dpo": 1,
     "merge": 2,
     "quantize": 2,

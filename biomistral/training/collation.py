@@ -33,6 +33,7 @@ def collate(rows: Sequence[Row], *, cross_document: bool = False) -> dict[str, A
     """
     input_ids = torch.from_numpy(np.stack([ids for ids, _ in rows]))  # (B, T)
     labels = input_ids.clone()
+    labels[:, 0] = IGNORED  # nothing predicts it, and the Trainer counts what is asked for
     positions = torch.zeros_like(input_ids)
     documents: list[int] = []
     for index, (ids, lengths) in enumerate(rows):

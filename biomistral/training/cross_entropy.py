@@ -32,7 +32,7 @@ _INNER_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 25}
 _IS_BLOCKED = "_biomistral_blocked_loss"
 _LEAST_PROBABILITY = 1e-38  # of float32; a loss of 87 nats
 # Models whose logits are the head's product with the last hidden state, and nothing else.
-_PLAIN_HEADS = {"mistral", "llama", "qwen2", "qwen3", "mixtral", "phi3", "gpt_neox", "olmo2"}
+PLAIN_HEADS = {"mistral", "llama", "qwen2", "qwen3", "mixtral", "phi3", "gpt_neox", "olmo2"}
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -148,10 +148,7 @@ def use_blocked_loss(model: Any) -> bool:
     The output then has a loss and no logits; without labels nothing changes. Other architectures
     than those known to have a plain head are left as they are.
     """
-    if (
-        model.config.model_type not in _PLAIN_HEADS
-        or model.get_output_embeddings().bias is not None
-    ):
+    if model.config.model_type not in PLAIN_HEADS or model.get_output_embeddings().bias is not None:
         return False
     model.forward = types.MethodType(functools.partial(_forward, model.forward), model)
     setattr(model, _IS_BLOCKED, True)

@@ -26,6 +26,7 @@ from biomistral.recipe.settings import SftSettings
 from biomistral.records import Request
 from biomistral.training import tuning_run
 from biomistral.training.answer_loss import Calibrating, answer_losses
+from biomistral.training.attention import keep_documents_apart
 from biomistral.training.conversation_tokens import Renderer, without_tests
 from biomistral.training.conversations import (
     Messages,
@@ -33,7 +34,7 @@ from biomistral.training.conversations import (
     find_data_files,
     read_conversations,
 )
-from biomistral.training.cross_entropy import IGNORED
+from biomistral.training.cross_entropy import IGNORED, PLAIN_HEADS
 from biomistral.training.lessons import Lesson, collate_lessons, lessons_of, pack
 from biomistral.training.low_rank import load_learner
 
@@ -196,6 +197,9 @@ def _trainer(
     if settings.jeffreys_weight and not settings.makes_adapter:
         start = load_model(model, precision="float32").requires_grad_(False)
     learner.config.use_cache = False
+    for each in (learner, start):
+        if each is not None:
+            attend_within_examples(each)
     with tuning_run.quiet():
         return _AnswerTrainer(
             calibrating=calibrating,
@@ -206,6 +210,17 @@ def _trainer(
             data_collator=collate_lessons,
             callbacks=[watching],
         )
+
+
+def attend_within_examples(model: Any) -> None:
+    """Compute the attention of each example by itself, where the model's is known to be plain.
+
+    Elsewhere the library's dense mask, which positions that restart ask for, keeps them apart: it
+    computes whole rows (2.7 times slower with 16 examples in rows of 2,048, measured on a CPU).
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if base.config.model_type in PLAIN_HEADS:
+        keep_documents_apart(base)
 
 
 def _card(settings: SftSettings, num_examples: int, by_task: Mapping[str, int]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -55,8 +55,13 @@ def explosion(losses: Sequence[float], step: int, see: str = "") -> ModelError:
 
 def check_weights(model: Any) -> None:
     """Raise ``ModelError`` if the last step made trained weights something else than numbers."""
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
+    check_tensors({n: p for n, p in model.named_parameters() if p.requires_grad})
+
+
+def check_tensors(weights: Mapping[str, torch.Tensor]) -> None:
+    """Do the same for weights by name, as they are gathered of a sharded model."""
+    for name, weight in weights.items():
+        if not bool(torch.isfinite(weight).all()):
             raise ModelError(
                 f"training: the weight {name} is not a number after the last step; {_CALMER}"
             )

@@ -261,6 +261,7 @@ def _save(trainer: Any, settings: PretrainSettings, learner: Any, folder: Path) 
     if trainer.is_fsdp_enabled:
         weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
         if processes.is_first():
+            guards.check_tensors(weights)
             dtype = torch.float32 if settings.precision == "float32" else torch.bfloat16
             learner.save_pretrained(folder, state_dict={k: w.to(dtype) for k, w in weights.items()})
         return

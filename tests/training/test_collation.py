@@ -155,10 +155,10 @@ def test_first_tokens_and_padding_are_not_asked_for():
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1, 2, 3, 0, 1, 2]]
 
 
-def test_across_documents_only_padding_is_not_asked_for():
+def test_across_documents_only_the_first_token_and_padding_are_not_asked_for():
     batch = collate([packed([np.array([1, 7, 2]), np.array([1, 8, 2])], 8)], cross_document=True)
     assert set(batch) == {"input_ids", "labels"}
-    assert batch["labels"].tolist() == [[1, 7, 2, 1, 8, 2, IGNORED, IGNORED]]
+    assert batch["labels"].tolist() == [[IGNORED, 7, 2, 1, 8, 2, IGNORED, IGNORED]]
 
 
 lengths_of_pieces = st.lists(st.integers(1, 12), min_size=1, max_size=5)

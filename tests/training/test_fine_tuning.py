@@ -20,10 +20,11 @@ from biomistral.errors import InputError, ModelError
 from biomistral.models.adapters import is_adapter
 from biomistral.ngrams import WIDTH, Runs, write_runs
 from biomistral.recipe.settings import SftSettings
-from biomistral.training import fine_tune
+from biomistral.training import attention, fine_tune
 from biomistral.training.cross_entropy import IGNORED
-from biomistral.training.fine_tuning import answer_logits
+from biomistral.training.fine_tuning import answer_logits, attend_within_examples
 from biomistral.training.lessons import collate_lessons, lessons_of
+from biomistral.training.low_rank import load_learner
 
 TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'assistant' %} {{ m.content }}{{ eos_token }}"
@@ -140,6 +141,24 @@ def test_two_runs_give_the_same_bytes_wherever_they_are(tuned, tiny_model, asked
 def test_nothing_is_printed(tiny_model, asked, tmp_path, capfd):
     fine_tune(settings_of(epochs=0.5), tiny_model, tmp_path / "out", requests=asked)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_examples_of_a_row_are_computed_apart_and_not_masked(method, tiny_model, asked, tokenizer):
+    lessons = lessons_of(tokenizer, asked[:5])
+    batch = collate_lessons([lessons[:3], lessons[3:]])
+    plain = load_learner(settings_of(method=method), tiny_model, 1).eval()
+    expected = answer_logits(plain, batch)
+    attend_within_examples(plain)
+    assert plain.config._attn_implementation == attention.NAME
+    torch.testing.assert_close(answer_logits(plain, batch), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_whose_attention_is_not_known_keeps_its_own(tiny_model):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    model.config.model_type = "gemma2"
+    attend_within_examples(model)
+    assert model.config._attn_implementation != attention.NAME
 
 
 @pytest.mark.parametrize(
@@ -297,7 +316,7 @@ import os, pickle, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from biomistral.recipe.settings import SftSettings
-from biomistral.training import fine_tune
+from biomistral.training import attention, fine_tune
 
 def listen(done, total, text):
     if total is not None and done == 10:
