@@ -72,6 +72,12 @@ _RESTRICTIONS = {
         re.IGNORECASE,
     ),
     "sa": re.compile(rf"{_SHARE_ALIKE}|compartilha\w*\s+igual|compartir\s*igual", re.IGNORECASE),
+    "any": re.compile(  # no licence grants what is said not to be granted
+        r"\bnot\s+(?:\w+\s+)?(?:licen[sc]ed|available|released)\s+under\b"
+        r"|\b(?:for|to)\s+personal\s+use\s+only|\bonly\s+for\s+personal\s+use"
+        r"|\bdata\s+mining\b[^.;]{0,40}\b(?:not|prohibited|forbidden)\b",
+        re.IGNORECASE,
+    ),
 }
 _DASHES = re.compile("[\u2010-\u2015\u2212\u00ad_]")
 

@@ -153,3 +153,16 @@ def test_real_articles_are_never_taken_for_more_permissive_than_they_are(real_da
     # One CC BY article whose copyright line forbids commercial use; two "public domain" sentences
     # that are no dedication. Public Domain Mark and "open access" prose are refused on both sides.
     assert differences == {("by", None): 1, ("cc0/pd", None): 2}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "This work is not licensed under the CC BY 4.0 licence",
+        "CC BY 4.0, free to read, for personal use only",
+        "CC BY 4.0. Text and data mining is prohibited",
+    ],
+)
+def test_what_is_said_not_to_be_granted_is_granted_by_no_licence(words: str) -> None:
+    assert decide(words, []) is None
+    assert decide("CC BY 4.0. It may be used for text and data mining, in personal use too", [])
