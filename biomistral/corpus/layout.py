@@ -25,7 +25,7 @@ from biomistral import artifacts
 from biomistral.corpus.packing import pack
 from biomistral.models.rows import ROWS, Split, row_table
 
-PART_DOCUMENTS = 16_384  # 100 million tokens of articles; padding is nil with a thousand
+PART_DOCUMENTS = 16_384  # 100 million tokens of articles; padding is as low as over all
 _ROWS_AT_A_TIME = 4_096  # in memory: 16 MB of rows of 2,048
 _MOST_OPEN_FILES = 256  # a mapped file keeps a handle
 
