@@ -209,9 +209,12 @@ def _languages(results: Results, gaps: Sequence[LanguageGap]) -> Section:
         return Section("languages", "")
     protocols = dict.fromkeys((s.scoring, s.shots) for s in results.settings)
     tables = [languages_table(results, results.main_group, *protocol) for protocol in protocols]
+    folded: list[Table] = []
     for protocol in protocols:
-        tables += gap_tables(results, gaps, *protocol)
-    return Section("languages", "Languages", tables=tables)
+        against_english = gap_tables(results, gaps, *protocol)
+        tables += against_english[:1]
+        folded += against_english[1:]
+    return Section("languages", "Languages", tables=tables, folded=folded)
 
 
 def _corpora(material: Material) -> Section:
