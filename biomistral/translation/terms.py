@@ -48,20 +48,20 @@ _DRUG = re.compile(
 _UNIT_FORMS = {
     language: dict(pair.split("=") for pair in pairs.split("; "))
     for language, pairs in {
-        "fr": "UI=IU; jour=day; j=day",
+        "fr": "UI=IU; jour=day; j=day; degrés Celsius=°C",
         "es": "UI=IU; día=day",
         "pt": "UI=IU; dia=day",
         "de": "IE=IU; Tag=day",
         "ru": "мкг=µg; мг=mg; нг=ng; пг=pg; кг=kg; г=g; мкл=µL; мл=mL; дл=dL; л=L; см=cm; мм=mm; "
         "мкмоль=µmol; ммоль=mmol; нмоль=nmol; мэкв=mEq; МЕ=IU; мм рт. ст.=mmHg; мм рт.ст.=mmHg; "
-        "мм рт ст=mmHg; мин=min; ч=h; сут=day; ккал=kcal; кДж=kJ; кПа=kPa; Гц=Hz; м²=m²",
+        "мм рт ст=mmHg; мин=min; ч=h; сут=day; ккал=kcal; кДж=kJ; кПа=kPa; Гц=Hz; м²=m2; м2=m2; °С=°C",
         "zh": "微克=µg; 毫克=mg; 纳克=ng; 皮克=pg; 克=g; 千克=kg; 公斤=kg; 微升=µL; 毫升=mL; "
         "分升=dL; 升=L; 厘米=cm; 毫米=mm; 微摩尔=µmol; 毫摩尔=mmol; 纳摩尔=nmol; 毫米汞柱=mmHg; "
-        "国际单位=IU; 分钟=min; 小时=h; 日=day; 天=day; 千卡=kcal",
+        "国际单位=IU; 分钟=min; 小时=h; 日=day; 天=day; 千卡=kcal; 摄氏度=°C; ℃=°C; 华氏度=°F; ℉=°F; 毫当量=mEq; 平方米=m2",
         "ar": "ملغ=mg; مجم=mg; ملجم=mg; ميكروغرام=µg; ميكروجرام=µg; غرام=g; جرام=g; غ=g; جم=g; "
         "كغ=kg; كجم=kg; كلغ=kg; مل=mL; دل=dL; ديسيلتر=dL; لتر=L; ل=L; سم=cm; ملم=mm; مم=mm; "
         "مليمول=mmol; ملي مول=mmol; وحدة دولية=IU; ملم زئبق=mmHg; ملم زئبقي=mmHg; مم زئبق=mmHg; "
-        "دقيقة=min; يوم=day",
+        "دقيقة=min; يوم=day; درجة مئوية=°C; °م=°C; درجة فهرنهايت=°F; °ف=°F; ملي مكافئ=mEq; م2=m2; م²=m2",
     }.items()
 }
 # Ends like the stem of a drug and is none.
@@ -173,7 +173,7 @@ def _in_english(text: str, language: str) -> str:
 def _unit_form(text: str) -> str:
     """One way to write what stands apart, micro and litre."""
     text = re.sub(r"\s*/\s*", "/", re.sub(r"mm\s?Hg", "mmHg", text)).replace("/hr", "/h")
-    text = text.replace("\N{GREEK SMALL LETTER MU}", "µ")
+    text = text.replace("\N{GREEK SMALL LETTER MU}", "µ").replace("²", "2")
     return re.sub(r"(?<=[dmµu/])l(?![a-z])", "L", text)
 
 

@@ -108,3 +108,17 @@ def test_units_may_take_the_form_of_the_language(language: str, translated: str)
     assert [term.text for term in lost_terms("90 mmHg and 5 g/dL", translated, language)] == [
         "g/dL"
     ]
+
+
+@pytest.mark.parametrize(
+    ("language", "translated"),
+    [
+        ("fr", "38,5 °C, IMC de 31 kg/m²"),
+        ("de", "38,5 °C, BMI 31 kg/m²"),
+        ("ru", "38,5 °С, ИМТ 31 кг/м²"),
+        ("zh", "38.5摄氏度，体重指数31公斤/平方米"),
+        ("ar", "38.5 درجة مئوية، مؤشر كتلة الجسم 31 كغ/م2"),
+    ],
+)
+def test_temperatures_and_areas_have_forms_of_their_own(language: str, translated: str) -> None:
+    assert lost_terms("38.5°C, BMI of 31 kg/m2", translated, language) == []
