@@ -16,6 +16,7 @@ Shapes: T tokens of a row, P tokens before them, H hidden width, D head width, R
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from biomistral.models import varlen
 from biomistral.models.continuations import Encoded, Row
 from biomistral.models.fused import gated, normalized, turned
 from biomistral.models.prefixes import Node, shared_beginnings
@@ -87,6 +89,12 @@ def _packs(node: Node, encoded: Sequence[Encoded], batch_tokens: int) -> Iterato
         yield pack
 
 
+def _places(rows: Sequence[Row]) -> list[int]:
+    """Return which tokens of a pack are read."""
+    starts = itertools.accumulate((len(row.tokens) for row in rows), initial=0)
+    return [start + place for start, row in zip(starts, rows, strict=False) for place in row.places]
+
+
 @dataclass(frozen=True, slots=True)
 class _Segment:
     """The rows of one request in a pack."""
@@ -95,6 +103,15 @@ class _Segment:
     stop: int
     places: list[int]  # within the pack
     mask: Tensor  # (heads that share keys, T, P + T): what is added to attention scores
+
+
+@dataclass(frozen=True, slots=True)
+class _Pack:
+    """What is run together: requests one by one, or all at once where ``varlen`` can do it."""
+
+    segments: list[_Segment]
+    layout: varlen.Layout | None
+    places: list[int]  # that are read
 
 
 class _Decoder:
@@ -135,26 +152,28 @@ class _Decoder:
         num_tokens = len(tokens)
         # What is kept is run by itself, so its own length is as good as a fixed one.
         is_kept = not any(row.places for row in rows)
-        tile = min(self._tile, num_tokens) if is_kept or device.type != "cpu" else self._tile
-        padding = 0 if is_kept else -num_tokens % tile
+        layout = varlen.lay_out(rows, device, is_shared=is_kept) if self._is_at_once(rows) else None
+        is_whole = is_kept or layout is not None or device.type != "cpu"
+        tile = min(self._tile, num_tokens) if is_whole else self._tile
+        padding = 0 if is_whole else -num_tokens % tile
         hidden = self._decoder.embed_tokens(F.pad(tokens, (0, padding)))  # (T, H), padded
         # In float32, which the module takes from its first argument.
         turns = self._decoder.rotary_emb(
             hidden[None, :1].float(), F.pad(positions, (0, padding))[None]
         )
         cosine, sine = (turn[0].contiguous() for turn in turns)  # each (T, D)
-        segments = self._segments(rows, before)
-        places = [place for segment in segments for place in segment.places]
+        pack = _Pack([] if layout else self._segments(rows, before), layout, _places(rows))
         tiles = [slice(start, start + tile) for start in range(0, num_tokens + padding, tile)]
         last = len(self._decoder.layers) - 1
         for index, layer in enumerate(self._decoder.layers):
             if index == last:
-                return self._last_layer(
-                    layer, hidden, tiles, segments, places, (cosine, sine), before
-                )
+                return self._last_layer(layer, hidden, tiles, pack, (cosine, sine), before)
             queries, keys, values = self._project(layer, hidden, tiles, (cosine, sine))
-            mixed = torch.zeros_like(queries)  # (T, heads, D)
-            for segment in segments:
+            if layout is not None:
+                mixed = self._attend_at_once(index, queries, keys, values, layout, before)
+            else:
+                mixed = torch.zeros_like(queries)  # (T, heads, D)
+            for segment in pack.segments:
                 part = slice(segment.start, segment.stop)
                 mixed[part] = self._attend(
                     index, queries[part], keys[part], values[part], segment.mask, before
@@ -238,6 +257,30 @@ class _Decoder:
         )
         return found.view(-1, num_queries, self._head_width).transpose(0, 1)
 
+    def _attend_at_once(
+        self,
+        layer_index: int,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        layout: varlen.Layout,
+        before: int,
+    ) -> Tensor:
+        """Return what all queries (T, heads, D) find; put keys and values that are shared on the path."""
+        path = self._path[layer_index].transpose(1, 2)  # (2, capacity, heads, D)
+        shared = (path[0, :before], path[1, :before]) if before else None
+        found = varlen.attend(queries, keys, values, shared, layout, self._scaling)
+        if layout.is_shared:
+            path[0, before : before + keys.shape[0]] = keys
+            path[1, before : before + keys.shape[0]] = values
+        return found
+
+    def _is_at_once(self, rows: Sequence[Row]) -> bool:
+        """Whether all rows can be attended to together: on a GPU, without a window in reach."""
+        window = self._config.sliding_window if self._config.model_type == "mistral" else None
+        fits = window is None or max(max(row.positions) for row in rows) < window
+        return fits and varlen.is_available(self._path[0])
+
     def _finish(self, layer: Any, hidden: Tensor, mixed: Tensor) -> None:
         """Add attention and the feed-forward part of a layer to hidden states, in place."""
         hidden += layer.self_attn.o_proj(mixed.flatten(1))
@@ -248,8 +291,7 @@ class _Decoder:
         layer: Any,
         hidden: Tensor,
         tiles: Sequence[slice],
-        segments: Sequence[_Segment],
-        places: list[int],
+        pack: _Pack,
         turns: tuple[Tensor, Tensor],
         before: int,
     ) -> Tensor | None:
@@ -257,7 +299,10 @@ class _Decoder:
         index = len(self._decoder.layers) - 1
         queries, keys, values = self._project(layer, hidden, tiles, turns)
         read: list[Tensor] = []
-        for segment in segments:
+        if pack.layout is not None:
+            found = self._attend_at_once(index, queries, keys, values, pack.layout, before)
+            read.append(found[pack.places])
+        for segment in pack.segments:
             part = slice(segment.start, segment.stop)
             rows = [place - segment.start for place in segment.places]
             read.append(
@@ -270,11 +315,11 @@ class _Decoder:
                     before,
                 )
             )
-        if not places:
+        if not pack.places:
             return None
         mixed = torch.cat(read)
-        chosen = hidden[places]
-        num_places = len(places)
+        chosen = hidden[pack.places]
+        num_places = len(pack.places)
         padding = -num_places % _READ_TILE
         chosen, mixed = F.pad(chosen, (0, 0, 0, padding)), F.pad(mixed, (0, 0, 0, 0, 0, padding))
         for start in range(0, num_places, _READ_TILE):

@@ -75,3 +75,41 @@ def test_models_with_anything_in_between_are_left_to_others():
     assert not packed.is_supported(gpt2)
     some = Qwen2Config(**SMALL, use_sliding_window=True, sliding_window=8, max_window_layers=1)
     assert not packed.is_supported(model_of(some, Qwen2ForCausalLM))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_all_requests_at_once_give_what_each_gives_alone(name, monkeypatch, varlen_kernel):
+    model = MODELS[name]()
+    shared = [index % 50 for index in range(600)]
+    items = [
+        Encoded(
+            [*shared, *range(index)], [[1, 2, 3], [4], [5, 6]][: index % 4], 601, [()] * (index % 4)
+        )
+        for index in range(1, 12)
+        if index % 4
+    ]
+
+    def run():
+        with torch.inference_mode():
+            return [(found[0], found[1]) for found in packed.run_packed(model, items, 64)]
+
+    one_by_one = run()
+    assert not varlen_kernel
+    monkeypatch.setattr(packed.varlen, "is_available", lambda _: True)
+    at_once = run()
+    assert varlen_kernel
+    for (indices, hidden), (again, same) in zip(one_by_one, at_once, strict=True):
+        assert indices == again
+        torch.testing.assert_close(same, hidden, atol=2e-5, rtol=1e-4)
+
+
+def test_a_sliding_window_in_reach_is_left_to_masks(monkeypatch, varlen_kernel):
+    model = model_of(MistralConfig(**SMALL, sliding_window=16), MistralForCausalLM)
+    monkeypatch.setattr(packed.varlen, "is_available", lambda _: True)
+    near, far = (Encoded(list(range(n)), [[1]], n, [()]) for n in (16, 17))
+    with torch.inference_mode():
+        list(packed.run_packed(model, [near], 64))
+        assert varlen_kernel
+        varlen_kernel.clear()
+        list(packed.run_packed(model, [far], 64))
+    assert not varlen_kernel
