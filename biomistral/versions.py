@@ -42,7 +42,7 @@ STEP_VERSIONS: Mapping[str, int] = {
     "translate": 1,
     "ensemble": 3,
     "score": 4,
-    "report": 5,
+    "report": 6,
     "cost": 2,
 }
 

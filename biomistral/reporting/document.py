@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from biomistral.records import Comparison, CoveragePoint, LanguageGap, ReliabilityBin, TaskOverlap
 from biomistral.reporting import figures
+from biomistral.reporting.charts import Chart
 from biomistral.reporting.cost_tables import Cost, cost_section
-from biomistral.reporting.figures import Chart
 from biomistral.reporting.language_tables import gap_tables
 from biomistral.reporting.model_sections import (
     Section,
@@ -67,6 +67,11 @@ class Document:
     def tables(self) -> list[Table]:
         """All tables in order, folded ones included."""
         return [table for s in self.sections for table in (*s.tables, *s.folded)]
+
+    @property
+    def charts(self) -> list[Chart]:
+        """All figures in order."""
+        return [chart for s in self.sections for chart in s.charts]
 
 
 @dataclass(frozen=True)

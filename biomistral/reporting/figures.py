@@ -1,66 +1,41 @@
-"""Figures as SVG to be put inside a page: bars with intervals, reliability diagrams, loss curves.
+"""The figures of models and trainings: bars with intervals, reliability diagrams, loss curves.
 
-Colours are those of Okabe and Ito (safe for colour-blind eyes), doubled by hatches and markers.
-Axes and text take the colour and the font of the page around them, so one figure serves a light
-and a dark page. The same numbers give the same bytes. Knows nothing about the rest of the page.
+Style and format are those of ``charts``. Knows nothing about the page around them.
 """
 
 from __future__ import annotations
 
-import io
-import re
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
 
 from biomistral.records import ReliabilityBin, Score
+from biomistral.reporting.charts import (
+    COLOURS,
+    HATCHES,
+    INK,
+    LINES,
+    LONGEST_NAME,
+    MARKERS,
+    PAPER,
+    Chart,
+    chart_style,
+    legend_columns,
+    legend_lines,
+    make_chart,
+    short_name,
+    turn,
+)
 from biomistral.reporting.run_tables import LogLine
 from biomistral.reporting.tables import DASH
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
-HATCHES = ("", "///", "...", "xxx", "\\\\\\")
-MARKERS = ("o", "s", "^", "D", "v", "P")
-LINES = ("-", "--", "-.", ":")
-INK = "#010203"  # stands for the colour of the page's text until the figure is in the page
-_PAPER = "#030201"  # likewise for its background
-_LONGEST_NAME = 24  # characters of a model's name on an axis
 _MOST_POINTS = 200  # of a curve; more cannot be seen
-
-_STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",  # text stays text: it can be searched, copied and read aloud
-    "svg.hashsalt": "biomistral",
-    "font.size": 9,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "axes.unicode_minus": True,
-    "hatch.linewidth": 0.5,
-    "text.color": INK,
-    "text.parse_math": False,  # a dollar sign in a model's name is one
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.major.width": 0.6,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """One figure: its caption, its SVG, and what it shows in words (in the SVG's aria-label)."""
-
-    id: str
-    caption: str
-    svg: str
-    text: str
+_UNEQUAL = 10  # lengths of runs from which the axis of tokens is logarithmic
 
 
 def accuracy_chart(
@@ -101,7 +76,8 @@ def reliability_chart(
 ) -> Chart:
     """Draw accuracy against confidence over a histogram of the answers; empty bins are left out.
 
-    ``after`` are the bins after calibrating, drawn hollow and dotted.
+    ``after`` are the bins after calibrating, drawn hollow and dotted. Points grow with the number
+    of answers in them.
     """
     bins = [b for b in sorted(bins, key=lambda b: b.low) if b.num_answers]
     after = [b for b in sorted(after, key=lambda b: b.low) if b.num_answers]
@@ -110,28 +86,13 @@ def reliability_chart(
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         colour = COLOURS[index % len(COLOURS)]
         upper.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=0.8, alpha=0.7)
-        upper.plot(
-            [b.mean_confidence for b in bins],
-            [b.accuracy for b in bins],
-            color=colour,
-            marker=MARKERS[turn(index) % len(MARKERS)],
-            linestyle=LINES[index // len(COLOURS) % len(LINES)],
-            markersize=4.5,
-            clip_on=False,  # a marker at 0 or 1 is shown whole
-            zorder=3,
-        )
-        upper.plot(
-            [b.mean_confidence for b in after],
-            [b.accuracy for b in after],
-            color=colour,
-            marker="o",
-            markerfacecolor=_PAPER,
-            linestyle=":",
-            linewidth=1,
-            markersize=4,
-            clip_on=False,
-            zorder=3.5,
-        )
+        drawn = {"color": colour, "linewidth": 1.3, "zorder": 3}
+        marker = MARKERS[turn(index) % len(MARKERS)]
+        line = LINES[index // len(COLOURS) % len(LINES)]
+        handles = [_bin_points(upper, bins, {**drawn, "marker": marker, "linestyle": line})]
+        if after:
+            hollow = {"marker": "o", "linestyle": ":", "markerfacecolor": PAPER}
+            handles.append(_bin_points(upper, after, {**drawn, **hollow}))
         upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="Accuracy")
         upper.grid(visible=True, color=INK, alpha=0.15, linewidth=0.5)
         lower.bar(
@@ -149,8 +110,22 @@ def reliability_chart(
         lower.yaxis.set_major_formatter(EngFormatter(sep=""))
         text = f"Reliability diagram of {caption}. {_bins_in_words(bins)}."
         if after:
+            labels = ["as it is", "temperature-scaled"]
+            figure.legend(handles, labels, loc="outside upper center", ncols=2, handlelength=2.2)
             text += f" After calibrating: {_bins_in_words(after)}."
         return make_chart(figure, id_, caption, text)
+
+
+def _bin_points(axes: Axes, bins: Sequence[ReliabilityBin], looks: Mapping[str, Any]) -> Line2D:
+    """Join bins by a line; the more answers a bin has, the larger is its point."""
+    most = max((b.num_answers for b in bins), default=1)
+    places = [(b.mean_confidence, b.accuracy) for b in bins]
+    axes.plot(*zip(*places, strict=True), **{**looks, "marker": ""})
+    for place, b in zip(places, bins, strict=True):
+        size = 2.5 + 3.5 * math.sqrt(b.num_answers / most)
+        # Not clipped: a marker at 0 or 1 is shown whole.
+        axes.plot(*place, **{**looks, "zorder": 3.5}, markersize=size, clip_on=False)
+    return Line2D([], [], markersize=4.5, **looks)
 
 
 def loss_chart(id_: str, caption: str, logs: Mapping[str, Sequence[LogLine]]) -> Chart | None:
@@ -199,7 +174,7 @@ def _bar(axes: Axes, place: int, score: Score) -> None:
 def _whisker(axes: Axes, place: int, value: float, ends: tuple[float, float]) -> None:
     sides = [[max(100 * (value - ends[0]), 0)], [max(100 * (ends[1] - value), 0)]]
     # A rim in the colour of the page keeps the whisker apart from the bar below it.
-    rim = axes.errorbar(100 * value, place, xerr=sides, color=_PAPER, linewidth=3, zorder=3)
+    rim = axes.errorbar(100 * value, place, xerr=sides, color=PAPER, linewidth=3, zorder=3)
     ink = axes.errorbar(
         100 * value, place, xerr=sides, color=INK, capsize=2.5, linewidth=1, zorder=4
     )
@@ -220,13 +195,13 @@ def _curves(
     if not curves:
         return None
     with chart_style():
-        figure = Figure(figsize=(4.6, 2.6 + 0.16 * len(curves)), layout="constrained")
+        figure = Figure(figsize=(4.6, 2.6 + 0.16 * legend_lines(len(curves))), layout="constrained")
         axes = figure.add_subplot()
         for index, (name, points) in enumerate(curves.items()):
             axes.plot(
                 [tokens for tokens, _ in points],
                 [loss for _, loss in points],
-                label=short_name(name, 2 * _LONGEST_NAME),
+                label=short_name(name, 2 * LONGEST_NAME),
                 color=COLOURS[index % len(COLOURS)],
                 linestyle=LINES[turn(index) % len(LINES)],
                 linewidth=1.3,
@@ -234,10 +209,9 @@ def _curves(
                 markersize=4,
             )
         axes.set(xlabel="Tokens", ylabel=f"{label}, {unit}" if unit else label)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.xaxis.set_major_locator(MaxNLocator(6))
+        _token_axis(axes, list(curves.values()))
         axes.grid(visible=True, color=INK, alpha=0.15, linewidth=0.5)
-        figure.legend(loc="outside lower center")
+        figure.legend(loc="outside lower center", ncols=legend_columns(len(curves)))
         text = "; ".join(
             f"{name}: from {points[0][1]:.4g} to {points[-1][1]:.4g} at {points[-1][0]:,.0f} tokens"
             for name, points in curves.items()
@@ -245,9 +219,16 @@ def _curves(
         return make_chart(figure, id_, caption, f"{label} over tokens. {text}.")
 
 
-def turn(index: int) -> int:
-    """Shift by one each time the colours begin again: colour and marker do not repeat together."""
-    return index + index // len(COLOURS)
+def _token_axis(axes: Axes, curves: Sequence[Sequence[tuple[float, float]]]) -> None:
+    """Make the axis logarithmic where a short run would be a stroke beside a long one."""
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    lengths = [points[-1][0] for points in curves if points[-1][0] > 0]
+    if lengths and max(lengths) >= _UNEQUAL * min(lengths):
+        axes.set_xscale("symlog", linthresh=min(lengths) / 10)  # a start at 0 has its place
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6))
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -271,55 +252,3 @@ def _words(score: Score | None) -> str:
     if score.low is None or score.high is None:
         return text
     return f"{text} (interval {100 * score.low:.1f} to {100 * score.high:.1f})"
-
-
-def short_name(name: str, longest: int = _LONGEST_NAME) -> str:
-    """Cut a long name in its middle: the ends tell models of one family apart."""
-    if len(name) <= longest:
-        return name
-    half = (longest - 1) // 2
-    return f"{name[:half]}…{name[-half:]}"
-
-
-def chart_style() -> Any:
-    """Defaults of the library, not of the user's own settings, and our style on top."""
-    style: Any = {key: value for key, value in mpl.rcParamsDefault.items() if key != "backend"}
-    return mpl.rc_context(style | _STYLE)
-
-
-def make_chart(figure: Figure, id_: str, caption: str, text: str) -> Chart:
-    """Turn a drawn figure into one for the page."""
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-    return Chart(id_, caption, _inline(stream.getvalue(), id_, text), text)
-
-
-def _inline(svg: str, prefix: str, text: str) -> str:
-    """Fit a whole SVG file for the inside of a page.
-
-    Drops its head, metadata and style sheet (it would reach over the whole page) and the ids
-    nobody refers to, and makes the others distinct among several figures.
-    """
-    box = re.search(r'viewBox="([^"]+)"', svg)
-    assert box, "matplotlib writes a viewBox"
-    body = svg[svg.index(">", svg.index("<svg")) + 1 :]
-    body = re.sub(
-        r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL
-    )
-    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
-    body = re.sub(
-        r' id="([^"]*)"', lambda m: f' id="{prefix}-{m[1]}"' if m[1] in used else "", body
-    )
-    body = re.sub(r'(?:xlink:)?href="#', f'href="#{prefix}-', body)
-    body = body.replace("url(#", f"url(#{prefix}-").replace(INK, "currentColor")
-    body = body.replace(_PAPER, "var(--paper)")
-    # The page's own font: `font: 9px 'DejaVu Sans', ...` becomes its size alone.
-    body = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", body)
-    head = f'<svg viewBox="{box[1]}" role="img" aria-label="{_attribute(text)}">'
-    return head + re.sub(r"\n\s*\n*", "\n", body).strip()
-
-
-def _attribute(text: str) -> str:
-    for character, entity in (("&", "&amp;"), ('"', "&quot;"), ("<", "&lt;"), (">", "&gt;")):
-        text = text.replace(character, entity)
-    return text

@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from biomistral.records import Comparison, CoveragePoint
-from biomistral.reporting.figures import (
+from biomistral.reporting.charts import (
     COLOURS,
     INK,
     LINES,
     MARKERS,
     Chart,
     chart_style,
+    legend_columns,
+    legend_lines,
     make_chart,
     short_name,
     turn,
@@ -29,13 +31,13 @@ def coverage_chart(
 ) -> Chart:
     """Draw each model's accuracy over the share of questions it answers, the surest first."""
     with chart_style():
-        figure = Figure(figsize=(4.6, 3.0 + 0.16 * len(curves)), layout="constrained")
+        figure = Figure(figsize=(4.6, 3.0 + 0.16 * legend_lines(len(curves))), layout="constrained")
         axes = figure.add_subplot()
         for index, (model, points) in enumerate(curves.items()):
             axes.plot(
                 [100 * point.coverage for point in points],
                 [100 * point.accuracy for point in points],
-                label=short_name(model, 40),
+                label=short_name(model, 36),
                 color=COLOURS[index % len(COLOURS)],
                 linestyle=LINES[turn(index) % len(LINES)],
                 marker=MARKERS[turn(index) % len(MARKERS)],
@@ -46,7 +48,7 @@ def coverage_chart(
             axes.axhline(100 * chance, color=INK, linestyle="--", linewidth=0.8, alpha=0.7)
         axes.set(xlim=(0, 101), xlabel="Questions answered, %", ylabel="Accuracy, %")
         axes.grid(visible=True, color=INK, alpha=0.15, linewidth=0.5)
-        figure.legend(loc="outside lower center")
+        figure.legend(loc="outside lower center", ncols=legend_columns(len(curves)))
         text = "; ".join(
             f"{model} {', '.join(_point(point) for point in points[4::5])}"
             for model, points in curves.items()
@@ -71,7 +73,7 @@ def difference_chart(id_: str, caption: str, rows: Sequence[Comparison]) -> Char
             )
         names = [f"{short_name(r.first, 18)} − {short_name(r.second, 18)}" for r in rows]
         axes.set_yticks(range(len(rows)), names)
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.4, -0.6)  # the first on top, no more room than a row takes
         axes.axvline(0, color=INK, linestyle="--", linewidth=0.8)
         axes.set_xlabel("Difference of accuracy, percentage points")
         axes.grid(visible=True, axis="x", color=INK, alpha=0.15, linewidth=0.5)

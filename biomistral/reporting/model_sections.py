@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from biomistral.records import Comparison, CoveragePoint, ReliabilityBin
 from biomistral.reporting import figures, model_figures
-from biomistral.reporting.figures import Chart
+from biomistral.reporting.charts import Chart
 from biomistral.reporting.model_tables import (
     abstaining_table,
     calibrated_table,

@@ -48,8 +48,11 @@ _LATEX_HEAD = r"""\documentclass{article}
 """
 
 
-def render_html(document: Document) -> str:
-    """One page that needs no other file and no network."""
+def render_html(document: Document, *, figures: str = "") -> str:
+    """One page that needs no other file and no network.
+
+    ``figures`` is the folder beside the page that has the figures as files, if there is one.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("biomistral.reporting"),
         autoescape=True,
@@ -61,6 +64,7 @@ def render_html(document: Document) -> str:
     environment.filters["shortened"] = shortened
     return environment.get_template("report.html").render(
         document=document,
+        figures=figures,
         advisory=ADVISORY,
         letters=LETTERS,
         formats={"Markdown": table_markdown, "LaTeX": table_latex, "CSV": table_csv},

@@ -34,6 +34,7 @@ from biomistral.records import (
     TaskOverlap,
     read_records,
 )
+from biomistral.reporting.charts import Chart, pdf_file, svg_file
 from biomistral.reporting.document import Document, Material, compose
 from biomistral.reporting.render import (
     render_html,
@@ -50,6 +51,7 @@ from biomistral.reporting.tables import unique_names
 
 TRAINING_LOG = "training_log.jsonl"
 COSTS = "costs.volatile.json"
+FIGURES = "figures"  # folder beside the page
 
 _Row = TypeVar("_Row", Question, Prediction)
 
@@ -103,7 +105,8 @@ def report(
     ``adapters`` are those that were merged into models of the same names, or stand alone: their
     training is shown.
 
-    Makes ``index.html``, ``report.md``, ``report.tex``, ``tables/*.csv`` and ``cards/*.md``.
+    Makes ``index.html``, ``report.md``, ``report.tex``, ``tables/*.csv``, ``figures/*.svg`` and
+    ``*.pdf``, and ``cards/*.md``.
     Raises ``InputError`` if scores or questions cannot be read.
     """
     inputs = _Inputs(
@@ -113,14 +116,16 @@ def report(
     material = _read(inputs)
     document = compose(title, material)
     with artifacts.create(out, origin) as draft:
-        _write_text(draft.folder / "index.html", render_html(document))
+        _write_text(draft.folder / "index.html", render_html(document, figures=FIGURES))
         _write_text(draft.folder / "report.md", render_markdown(document))
         _write_text(draft.folder / "report.tex", render_latex(document))
         _write_tables(draft.folder / "tables", document, material.results)
+        _write_figures(draft.folder / FIGURES, document.charts)
         _write_cards(draft.folder / "cards", models, material.results)
         if material.costs:
             draft.not_deterministic = "shows times that were measured"
         draft.counts["tables"] = len(document.tables)
+        draft.counts["figures"] = len(document.charts)
         draft.counts["cards"] = len(models)
     return out
 
@@ -276,6 +281,14 @@ def _write_tables(folder: Path, document: Document, results: Results) -> None:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(f.name for f in fields(Score))
         writer.writerows(astuple(score) for score in results.measured)
+
+
+def _write_figures(folder: Path, charts: Sequence[Chart]) -> None:
+    """Write every figure as SVG and as PDF, to be put into a paper."""
+    folder.mkdir()
+    for chart in charts:
+        _write_text(folder / f"{chart.id}.svg", svg_file(chart))
+        (folder / f"{chart.id}.pdf").write_bytes(pdf_file(chart))
 
 
 def _write_cards(folder: Path, models: Mapping[str, Path], results: Results) -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 from biomistral.records import ReliabilityBin
+from biomistral.reporting.charts import Chart
 from biomistral.reporting.figures import (
-    Chart,
     accuracy_chart,
     held_out_chart,
     loss_chart,
@@ -100,6 +101,37 @@ def test_models_of_one_colour_look_different() -> None:
 def test_a_run_without_losses_has_no_curve() -> None:
     assert loss_chart("loss", "Loss", {"m": [LogLine(1, 1, None, None, {})]}) is None
     assert held_out_chart("held", "Held out", {}) is None
+
+
+def test_the_more_answers_a_bin_has_the_larger_is_its_point() -> None:
+    bins = [replace(BINS[1], low=0.5 * i, mean_confidence=0.5 * i, num_answers=n)
+            for i, n in enumerate((1, 400))]  # fmt: skip
+    upper, _ = reliability_chart("rel", "m", bins).figure.axes
+    sizes = [line.get_markersize() for line in upper.lines if line.get_marker() == "o"]
+    assert sizes == [2.5 + 3.5 / 20, 6.0]
+
+
+def test_before_and_after_scaling_are_told_apart_in_a_legend() -> None:
+    def legends(after: list[ReliabilityBin]) -> list[str]:
+        found = reliability_chart("rel", "m", BINS, 0, after).figure.legends
+        return [text.get_text() for legend in found for text in legend.get_texts()]
+
+    assert legends([]) == []
+    assert legends(BINS) == ["as it is", "temperature-scaled"]
+
+
+def test_a_short_run_beside_a_long_one_is_no_stroke() -> None:
+    """From ten times the length on, the axis of tokens is logarithmic."""
+
+    def scale(factor: int) -> str:
+        short = [LogLine(1, 0, 2.0, None, {}), LogLine(2, 100, 1.0, None, {})]
+        long = [LogLine(1, 0, 2.0, None, {}), LogLine(2, 100 * factor, 1.0, None, {})]
+        chart = loss_chart("loss", "Loss", {"short": short, "long": long})
+        assert chart is not None
+        return chart.figure.axes[0].get_xscale()
+
+    assert scale(9) == "linear"
+    assert scale(10) == "symlog"
 
 
 def test_a_long_curve_is_thinned() -> None:

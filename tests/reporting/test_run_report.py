@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +12,17 @@ import pytest
 from biomistral import artifacts
 from biomistral.advisory import ADVISORY
 from biomistral.errors import InputError
+from biomistral.records import Score, write_records
 from biomistral.reporting import report
 
 ODD_NAME = "tr_ained <b>&|% $x$"
+
+
+def _only(scores: list[Score], folder: Path) -> Path:
+    """Write scores and nothing else."""
+    folder.mkdir()
+    write_records(folder / "scores.parquet", scores, Score)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +57,8 @@ def test_every_file_for_readers_carries_the_advisory(made: Path, page) -> None:
 def test_the_page_needs_no_other_file(page) -> None:
     links = [value for _, attribute, value, _ in page.iterlinks() if attribute is not None]
     assert links  # the table of contents
-    # Links to the cards are there to be followed; nothing is fetched to show the page.
-    assert all(link.startswith(("#", "cards/")) for link in links)
+    # Links to cards and figures are there to be followed; nothing is fetched to show the page.
+    assert all(link.startswith(("#", "cards/", "figures/")) for link in links)
     assert not page.xpath("//link | //*[@src]")
     styles = " ".join(page.xpath("//style/text()"))
     assert not re.search(r"url\(|@import", styles)
@@ -122,13 +129,20 @@ def test_the_page_links_to_every_card(made: Path, page) -> None:
         assert f"]({path})" in text
 
 
+def test_every_figure_lies_beside_the_page_as_svg_and_pdf(made: Path, page) -> None:
+    figures = page.xpath('//figure[@class="chart"]')
+    linked = [link.get("href") for f in figures for link in f.xpath('p[@class="files"]/a')]
+    assert len(linked) == 2 * len(figures) > 0
+    files = {path.relative_to(made).as_posix() for path in (made / "figures").iterdir()}
+    assert set(linked) == files
+
+
 def test_no_place_or_time_is_told(made: Path, run_folders) -> None:
     root = str(run_folders["scores"].parent)
     for path in made.rglob("*"):
         if path.is_file() and path.name != "manifest.json":
-            text = path.read_text(encoding="utf-8")
-            assert root not in text, path
-            assert "made_at" not in text, path
+            assert root.encode() not in path.read_bytes(), path
+            assert b"made_at" not in path.read_bytes(), path
 
 
 def test_training_curves_are_drawn_for_models_with_a_log(page) -> None:
@@ -159,9 +173,12 @@ def test_predictions_that_are_not_there_are_named(run_folders, tmp_path: Path) -
 def test_a_report_without_corpora_predictions_and_bins_is_made(
     run_folders, scores, tmp_path: Path
 ) -> None:
-    shutil.copytree(run_folders["scores"], tmp_path / "scores")
-    (tmp_path / "scores" / "reliability.parquet").unlink()
-    bare = {"scores": tmp_path / "scores", "models": {}, "corpora": {}, "predictions": {}}
+    bare = {
+        "scores": _only(scores, tmp_path / "scores"),
+        "models": {},
+        "corpora": {},
+        "predictions": {},
+    }
     out = report(tmp_path / "r", **{**run_folders, **bare})
     assert (out / "index.html").is_file()
 
@@ -182,8 +199,9 @@ def test_questions_in_a_corpus_are_counted_in_a_table(made: Path) -> None:
 
 
 def test_measured_costs_are_shown_and_the_manifest_says_that_they_vary(
-    run_folders, tmp_path: Path
+    run_folders, scores, tmp_path: Path
 ) -> None:
+    few = _only(scores[:2], tmp_path / "scores")
     cost = {
         "model": "base", "device": "CPU", "threads": 2, "prompt_tokens": 512, "batch": 8,
         "weight_bytes": 2_000_000, "memory_bytes": 3_000_000, "load_seconds": 1.5,
@@ -192,7 +210,8 @@ def test_measured_costs_are_shown_and_the_manifest_says_that_they_vary(
     }  # fmt: skip
     (tmp_path / "cost").mkdir()
     (tmp_path / "cost/costs.volatile.json").write_text(json.dumps([cost]))
-    made = report(tmp_path / "report", **run_folders, costs=tmp_path / "cost")
+    folders = {**run_folders, "scores": few}
+    made = report(tmp_path / "report", **folders, costs=tmp_path / "cost")
     assert "Memory and speed" in (made / "index.html").read_text(encoding="utf-8")
     manifest = artifacts.read_manifest(made) or {}
     assert manifest["deterministic"] == "shows times that were measured"
