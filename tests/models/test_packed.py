@@ -113,3 +113,18 @@ def test_a_sliding_window_in_reach_is_left_to_masks(monkeypatch, varlen_kernel):
         varlen_kernel.clear()
         list(packed.run_packed(model, [far], 64))
     assert not varlen_kernel
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_all_requests_at_once_give_what_each_gives_alone_on_a_gpu(monkeypatch):
+    wide = {**SMALL, "hidden_size": 256, "head_dim": 64}
+    model = model_of(MistralConfig(**wide), MistralForCausalLM).to("cuda", torch.bfloat16)
+    items = [Encoded([*range(40), index], [[1, 2, 3], [4]], 41, [(), ()]) for index in range(9)]
+
+    def hidden():
+        with torch.inference_mode():
+            return torch.cat([found[1] for found in packed.run_packed(model, items, 256)]).float()
+
+    at_once = hidden()
+    monkeypatch.setattr(packed.varlen, "is_available", lambda _: False)
+    torch.testing.assert_close(at_once, hidden(), atol=0.05, rtol=0.05)

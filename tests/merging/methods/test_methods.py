@@ -94,6 +94,14 @@ def test_a_method_gives_the_same_on_another_device_and_mixes_none(name, monkeypa
     torch.testing.assert_close(there, expected, rtol=0, atol=0)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_gives_the_same_on_a_gpu(name) -> None:
+    base, values = inputs(name)
+    there = merged(name, base.cuda(), [each.cuda() for each in values])
+    torch.testing.assert_close(there, merged(name, base, values))
+
+
 def test_the_stand_in_for_a_gpu_refuses_to_mix_devices() -> None:
     with Remotely():
         there = torch.ones(3).to("meta")
