@@ -21,6 +21,12 @@ def test_an_option_that_is_not_used_leaves_older_corpora_as_they_are():
     assert "exclude_overlap_with" not in deciding.of_corpus(CorpusSettings(texts=["a.txt"]))
 
 
+def test_data_may_be_moved():
+    here, there = (CorpusSettings(texts=[f"{place}/a.txt"]) for place in ("here", "there"))
+    assert deciding.of_corpus(here) == deciding.of_corpus(there)
+    assert deciding.of_texts(here) == deciding.of_texts(there)
+
+
 def test_which_questions_are_asked_is_no_setting_of_the_answers():
     fields = set(EvaluateSettings.model_fields)
     assert fields > deciding.NOT_OF_ANSWERS
