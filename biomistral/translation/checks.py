@@ -22,41 +22,20 @@ LENGTH_BOUNDS = {"zh": (0.12, 1.0), "ar": (0.4, 2.0)}
 DEFAULT_BOUNDS = (0.5, 2.5)
 _LONG_ENOUGH = 40  # characters from which a ratio of lengths says something
 _WORDS_TO_TELL = 6  # words from which function words tell a language
+_ORDINARY_WORDS_TO_TELL = 2  # in small letters, in a script that has none of them
 
 _SCRIPTS = {"Cyrl": "CYRILLIC", "Hans": "CJK UNIFIED", "Arab": "ARABIC"}
 _LEAST_IN_SCRIPT = 0.3  # of the letters: names and abbreviations may stay Latin
 
 # Words that are common in one of these languages and hardly occur in English, or the other way.
-_ENGLISH = frozenset(
-    [
-        "the",
-        "of",
-        "and",
-        "which",
-        "with",
-        "is",
-        "are",
-        "was",
-        "were",
-        "this",
-        "that",
-        "following",
-        "who",
-        "has",
-        "had",
-        "would",
-        "most",
-        "from",
-        "by",
-        "for",
-    ]
-)
 _FUNCTION_WORDS = {
+    "en": "the of and which with is are was were this that following who has had would most from by for",
     "fr": "le la les des du une un est et dans pour avec qui que sur par ce cette au aux son sa",
     "es": "el la los las de del una un es y en para con que por se su al lo como cual",
     "pt": "o a os as de do da uma um é e em para com que por se seu sua ao no na",
     "de": "der die das und ist in den dem ein eine einer mit von zu auf für nicht sich des im",
 }
+_ENGLISH = frozenset(_FUNCTION_WORDS["en"].split())
 
 
 def faults(source: Parts, translated: Parts, language: str) -> list[str]:
@@ -71,28 +50,32 @@ def faults(source: Parts, translated: Parts, language: str) -> list[str]:
 
 
 def _collisions(source: Parts, translated: Parts) -> Iterator[str]:
-    """Two options that differ must differ."""
+    """Two options that differ must differ; in more than case, unless that is all there is (Aa, AA)."""
     named = list(zip(source.texts(), translated.texts(), strict=True))
     options = [(name, text, other) for (name, text), (_, other) in named if len(name) == 1]
     for (one, text, first), (other, text_of_other, second) in combinations(options, 2):
-        if _same(first, second) and not _same(text, text_of_other):
+        by_case = _same(text, text_of_other)
+        equal = text.split() == text_of_other.split()
+        if not equal and (first.split() == second.split() if by_case else _same(first, second)):
             yield f"options {one} and {other} read the same ({first!r:.60}); they differ in English"
 
 
 def _letters(source: Parts, translated: Parts) -> Iterator[str]:
     """The letter of an option is no part of its text."""
     for (name, text), (_, other) in zip(source.texts(), translated.texts(), strict=True):
-        if len(name) == 1 and re.match(rf"\(?{name}[).:]\s", other) and not text.startswith(name):
+        letter = re.compile(rf"\(?{name}\s?[).:\uff09\uff1a\u3001]")
+        if len(name) == 1 and letter.match(other) and not letter.match(text):
             yield f"option {name} begins with its letter; give its text alone"
 
 
 def _language(source: Parts, translated: Parts, language: str) -> Iterator[str]:
+    wanted = language_of(language)
+    is_latin = wanted.script == "Latn"
     for (name, text), (_, other) in zip(source.texts(), translated.texts(), strict=True):
-        if len(text.split()) >= _WORDS_TO_TELL and _same(text, other):
+        if _same(text, other) and _tells_english(text, is_latin=is_latin):
             yield f"{name} is still in English"
     text = translated.joined()
-    wanted = language_of(language)
-    if wanted.script != "Latn":
+    if not is_latin:
         share = _share_in(_SCRIPTS[wanted.script], translated.stem + translated.context)
         if share < _LEAST_IN_SCRIPT:
             yield f"only {share:.0%} of the letters are {wanted.name}; translate into {wanted.name}"
@@ -102,6 +85,19 @@ def _language(source: Parts, translated: Parts, language: str) -> Iterator[str]:
         num_own, num_english = (sum(word in few for word in words) for few in (own, _ENGLISH))
         if len(words) >= _WORDS_TO_TELL and num_english > num_own:
             yield f"it reads as English, not as {wanted.name}"
+
+
+def _tells_english(text: str, *, is_latin: bool) -> bool:
+    """Whether a text that stayed as it was cannot be of the other language, too.
+
+    Names of drugs, germs and muscles are written alike in many languages (Lisinopril, Escherichia
+    coli, flexor digitorum superficialis).
+    """
+    words = re.findall(r"[^\W\d_]+", text)
+    if len(words) >= _WORDS_TO_TELL or not _ENGLISH.isdisjoint(word.lower() for word in words):
+        return True
+    ordinary = [word for word in words if word.islower() and len(word) > 2]
+    return not is_latin and len(ordinary) >= _ORDINARY_WORDS_TO_TELL
 
 
 def _lengths(source: Parts, translated: Parts, language: str) -> Iterator[str]:

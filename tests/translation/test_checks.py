@@ -60,3 +60,37 @@ def test_options_that_are_equal_in_english_may_be_equal() -> None:
 def test_short_names_may_stay_as_they_are() -> None:
     source = Parts("Which gene?", ("TP53", "BRCA1"))
     assert faults(source, Parts("Quel gène ?", ("TP53", "BRCA1")), "fr") == []
+
+
+def test_options_that_differ_in_case_only_must_still_differ() -> None:
+    source = Parts("Which genotype is it?", ("AA", "Aa", "aa"))
+    stem = "Quel génotype est-ce ?"
+    assert faults(source, Parts(stem, ("AA", "Aa", "aa")), "fr") == []
+    (fault,) = faults(source, Parts(stem, ("AA", "AA", "aa")), "fr")
+    assert "options A and B read the same" in fault
+
+
+@pytest.mark.parametrize("written", ["A) Anémie", "(A) Anémie", "A. Anémie", "A：Anémie"])  # noqa: RUF001
+def test_a_letter_before_an_option_that_begins_with_it_is_seen(written) -> None:
+    source = Parts("What is it?", ("Anemia", "Fever"))
+    (fault,) = faults(source, Parts("Qu'est-ce ?", (written, "Fièvre")), "fr")
+    assert fault.startswith("option A begins with its letter")
+    assert faults(source, Parts("Qu'est-ce ?", ("Anémie", "Fièvre")), "fr") == []
+
+
+@pytest.mark.parametrize(
+    ("language", "stem", "option", "seen"),
+    [
+        ("fr", "Qu'est-ce qui est juste ici ?", "Rise of the pressure", True),
+        ("ru", "Что здесь верно?", "High blood pressure", True),
+        ("zh", "以下哪项正确？", "Weakness and pain", True),  # noqa: RUF001
+        ("ar", "أي مما يلي صحيح؟", "high fever", True),
+        ("fr", "Qu'est-ce qui est juste ici ?", "Flexor digitorum superficialis", False),
+        ("ru", "Что здесь верно?", "Escherichia coli", False),
+        ("zh", "以下哪项正确？", "TP53", False),  # noqa: RUF001
+    ],
+)
+def test_an_option_left_in_english_is_seen(language, stem, option, seen) -> None:
+    source = Parts("What is right here?", (option, "39"))
+    found = faults(source, Parts(stem, (option, "39")), language)
+    assert any("A is still in English" in each for each in found) is seen

@@ -2,38 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from biomistral.translation.terms import (
-    Term,
-    lost_terms,
-    num_checked,
-    number_value,
-    protected_terms,
-)
-
-
-@pytest.mark.parametrize(
-    ("written", "value"),
-    [
-        ("5", "5"),
-        ("1.5", "1.5"),
-        ("1,5", "1.5"),
-        ("0,05", "0.05"),
-        ("0.050", "0.05"),
-        ("1,500", "1500"),
-        ("1 500", "1500"),
-        ("1.500", "1500"),
-        ("1,500.50", "1500.5"),
-        ("1.500,5", "1500.5"),
-        ("1 500,5", "1500.5"),
-        ("0.125", "0.125"),
-        ("١٫٥", "1.5"),
-        ("٥", "5"),
-        ("\u22123", "-3"),
-        ("1,234,567", "1234567"),
-    ],
-)
-def test_a_number_has_one_value_however_it_is_written(written: str, value: str) -> None:
-    assert number_value(written) == value
+from biomistral.translation.terms import Term, lost_terms, num_checked, protected_terms
 
 
 def test_terms_are_found_by_kind() -> None:
@@ -122,3 +91,48 @@ def test_units_may_take_the_form_of_the_language(language: str, translated: str)
 )
 def test_temperatures_and_areas_have_forms_of_their_own(language: str, translated: str) -> None:
     assert lost_terms("38.5°C, BMI of 31 kg/m2", translated, language) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "language", "translated", "lost"),
+    [
+        ("5 g in 10 y", "ru", "5 мг за 10 годов", ["g"]),
+        ("5 L in 10 y", "ru", "5 мл за 10 лет", ["L"]),
+        ("5 g in 10 y", "ru", "5 г за 10 лет", []),
+        ("10 cm2", "fr", "10 cm²", []),
+        ("10 cm2", "ru", "10 см²", []),
+        ("10 cm2", "zh", "10平方厘米", []),
+        ("10 cm2", "fr", "10 cm", ["cm2"]),
+        ("ALT of 40 U/L", "ru", "АЛТ 40 Ед/л", []),
+        ("ALT of 40 U/L", "de", "ALT 40 U/l", []),
+        ("ALT of 40 U/L", "fr", "ALAT 40 g/L", ["U/L"]),
+        ("T12 L1", "fr", "T12 L1", []),
+    ],
+)
+def test_a_unit_is_a_whole_word(source, language, translated, lost) -> None:
+    assert [term.text for term in lost_terms(source, translated, language)] == lost
+
+
+@pytest.mark.parametrize(
+    ("source", "language", "translated"),
+    [
+        ("vitamin B12", "ru", "витамин В12"),
+        ("CD4 and O2", "fr", "CD4 et O₂"),
+        ("O₂", "zh", "O2"),
+    ],
+)
+def test_a_gene_may_be_typed_with_letters_that_look_alike(source, language, translated) -> None:
+    assert protected_terms(source)
+    assert lost_terms(source, translated, language) == []
+
+
+def test_the_international_name_of_a_drug_is_the_drug() -> None:
+    assert lost_terms("inhaled albuterol", "salbutamol inhalé", "fr") == []
+    assert [term.text for term in lost_terms("inhaled albuterol", "budésonide inhalé", "fr")] == [
+        "albuterol"
+    ]
+
+
+def test_sterols_are_no_drugs() -> None:
+    assert protected_terms("cholesterol, lanosterol and sitosterol") == []
+    assert protected_terms("salmeterol") == [Term("drug", "salmeterol")]
