@@ -19,6 +19,7 @@ from typing import Any, Self
 from biomistral.languages import language_of
 from biomistral.models.endpoints.answers import Answers
 from biomistral.models.endpoints.asking import Asker, Call, call
+from biomistral.models.endpoints.client import Refused
 from biomistral.models.endpoints.cost import check, estimate, token_counter
 from biomistral.recipe.endpoints import EndpointModel
 from biomistral.translation.parts import Parts, from_json, to_json
@@ -39,6 +40,7 @@ Rules:
 # The answer is about as long as the question; Cyrillic and Arabic take up to four times the tokens.
 _ANSWER_TOKENS_PER_CHARACTER = 1.2
 _LEAST_ANSWER_TOKENS = 256
+_MOST_OBJECTS = 100  # that are tried in one answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,12 @@ class Words:
     @classmethod
     def of_reply(cls, reply: Any) -> Words:
         """Read a reply of the API; raises ``LookupError`` or ``TypeError`` if it is none."""
-        text = reply["choices"][0]["message"]["content"]
+        choice = reply["choices"][0]
+        text = choice["message"].get("content")
+        # Of a question the model will not touch, or that it thought about for too long.
+        if text is None and choice.get("finish_reason") in {"content_filter", "length"}:
+            text = ""
+        text = choice["message"].get("refusal") if text is None else text
         if not isinstance(text, str):
             raise TypeError("the message has no text")
         usage = reply.get("usage") or {}
@@ -100,11 +107,15 @@ class EndpointTranslator:
             done(number)
         for item, asked in zip(calls, wanted, strict=True):
             reply = self._asker.kept(item.key)
-            assert reply is not None
-            yield read_answer(reply.text, asked.source)
+            if reply is None:
+                refused = f"the server refuses this question: {self._asker.refused[item.key]}"
+                yield Candidate(None, "", [refused])
+            else:
+                yield read_answer(reply.text, asked.source)
 
     def _call(self, wanted: Wanted) -> Call[Words]:
-        return call(self._settings, _PATH, body_for(wanted, self._settings), Words.of_reply)
+        body = body_for(wanted, self._settings)
+        return call(self._settings, _PATH, body, Words.of_reply, _is_about_one_question)
 
 
 def body_for(wanted: Wanted, settings: EndpointModel) -> dict[str, Any]:
@@ -117,7 +128,7 @@ def body_for(wanted: Wanted, settings: EndpointModel) -> dict[str, Any]:
         {"role": "system", "content": _system(wanted)},
         {"role": "user", "content": _dumped(shown)},
     ]
-    if wanted.faults:
+    if wanted.faults and wanted.before:
         listed = "\n".join(f"- {fault}" for fault in wanted.faults)
         again = f"That has faults:\n{listed}\nAnswer with the whole JSON object, mended."
         messages += [
@@ -138,15 +149,43 @@ def body_for(wanted: Wanted, settings: EndpointModel) -> dict[str, Any]:
 
 
 def read_answer(text: str, source: Parts) -> Candidate:
-    """Find the JSON object in an answer: alone, in a code block, or between other words."""
-    start, end = text.find("{"), text.rfind("}")
-    if start < 0 or end < start:
+    """Find the JSON object in an answer: alone, in a code block, in another, after thinking aloud."""
+    said = text.rpartition("</think>")[2]
+    if "{" not in said or "}" not in said:
         return Candidate(None, text, ["the answer holds no JSON object"])
     try:
-        value = json.loads(_without_trailing_commas(text[start : end + 1]))
-        return Candidate(from_json(value, source), text)
+        return Candidate(from_json(_found_object(said), source), text)
     except (ValueError, RecursionError) as error:
         return Candidate(None, text, [f"the answer is not of the form asked for: {error}"])
+
+
+def _found_object(text: str) -> Any:
+    """Return the first object that has a question. Raises ``ValueError`` if there is none.
+
+    Lines may end within texts, and commas stand before a closing bracket, as models like to write.
+    """
+    decoder = json.JSONDecoder(strict=False)
+    wrong: Exception = ValueError("it has no object with a question")
+    for form in (text, re.sub(r",(\s*[}\]])", r"\1", text)):
+        starts = [match.start() for match in re.finditer("{", form)][:_MOST_OBJECTS]
+        for number, start in enumerate(starts):
+            try:
+                value, _ = decoder.raw_decode(form, start)
+            except (ValueError, RecursionError) as error:
+                wrong = error if number == 0 else wrong
+            else:
+                if "question" in value:
+                    return value
+    raise wrong
+
+
+def _is_about_one_question(refused: Refused) -> bool:
+    """Whether other questions may be answered: this one is too long, or hurts the server's rules."""
+    said = re.compile(
+        r"content.?(filter|policy|management)|moderation|context.?(length|size|window)|too long",
+        re.IGNORECASE,
+    )
+    return refused.status in {400, 413, 422} and said.search(str(refused)) is not None
 
 
 def _system(wanted: Wanted) -> str:
@@ -154,10 +193,6 @@ def _system(wanted: Wanted) -> str:
         language_of(code).name for code in (wanted.source_language, wanted.language)
     )
     return _SYSTEM.format(source=source, language=language)
-
-
-def _without_trailing_commas(text: str) -> str:
-    return re.sub(r",(\s*[}\]])", r"\1", text)
 
 
 def _dumped(value: Any) -> str:

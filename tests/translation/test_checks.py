@@ -70,7 +70,7 @@ def test_options_that_differ_in_case_only_must_still_differ() -> None:
     assert "options A and B read the same" in fault
 
 
-@pytest.mark.parametrize("written", ["A) Anémie", "(A) Anémie", "A. Anémie", "A：Anémie"])  # noqa: RUF001
+@pytest.mark.parametrize("written", ["A) Anémie", "(A) Anémie", "A. Anémie", "A：Anémie"])
 def test_a_letter_before_an_option_that_begins_with_it_is_seen(written) -> None:
     source = Parts("What is it?", ("Anemia", "Fever"))
     (fault,) = faults(source, Parts("Qu'est-ce ?", (written, "Fièvre")), "fr")
@@ -83,11 +83,11 @@ def test_a_letter_before_an_option_that_begins_with_it_is_seen(written) -> None:
     [
         ("fr", "Qu'est-ce qui est juste ici ?", "Rise of the pressure", True),
         ("ru", "Что здесь верно?", "High blood pressure", True),
-        ("zh", "以下哪项正确？", "Weakness and pain", True),  # noqa: RUF001
+        ("zh", "以下哪项正确？", "Weakness and pain", True),
         ("ar", "أي مما يلي صحيح؟", "high fever", True),
         ("fr", "Qu'est-ce qui est juste ici ?", "Flexor digitorum superficialis", False),
         ("ru", "Что здесь верно?", "Escherichia coli", False),
-        ("zh", "以下哪项正确？", "TP53", False),  # noqa: RUF001
+        ("zh", "以下哪项正确？", "TP53", False),
     ],
 )
 def test_an_option_left_in_english_is_seen(language, stem, option, seen) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 from biomistral import artifacts
 from biomistral.errors import ModelError
 from biomistral.models.endpoints.answers import Answers
-from biomistral.models.endpoints.client import Client
+from biomistral.models.endpoints.client import Client, Refused
 from biomistral.models.endpoints.cost import CountTokens, answer_tokens, price, tokens_of
 from biomistral.models.endpoints.pace import Pace
 from biomistral.recipe.endpoints import EndpointModel
@@ -52,13 +52,22 @@ class Call(Generic[Kept]):
     body: Mapping[str, Any]
     read: Callable[[Any], Kept]
     key: str
+    may_be_refused: Callable[[Refused], bool]
 
 
 def call(
-    settings: EndpointModel, path: str, body: Mapping[str, Any], read: Callable[[Any], Kept]
+    settings: EndpointModel,
+    path: str,
+    body: Mapping[str, Any],
+    read: Callable[[Any], Kept],
+    may_be_refused: Callable[[Refused], bool] = lambda _: False,
 ) -> Call[Kept]:
-    """Return the request under the key of its answer: the address and all that is sent."""
-    return Call(path, body, read, artifacts.digest_of([settings.endpoint + path, dict(body)]))
+    """Return the request under the key of its answer: the address and all that is sent.
+
+    What ``may_be_refused`` is true of concerns this request alone and does not end the work.
+    """
+    key = artifacts.digest_of([settings.endpoint + path, dict(body)])
+    return Call(path, body, read, key, may_be_refused)
 
 
 class Asker(Generic[Kept]):
@@ -72,6 +81,8 @@ class Asker(Generic[Kept]):
         self._answers = answers
         self._count = count
         self._spent = 0.0
+        # By key, for this process only: a server that is started anew may take them.
+        self.refused: dict[str, Refused] = {}
 
     def kept(self, key: str) -> Kept | None:
         """The reply, if it is there already."""
@@ -80,7 +91,7 @@ class Asker(Generic[Kept]):
     def ask(self, calls: Sequence[Call[Kept]]) -> Iterator[Call[Kept]]:
         """Send each call once and yield it when its reply is kept, in the order they come.
 
-        Raises ``ModelError`` for the first that fails for good, or when ``max_cost`` is spent; those
+        A call that was refused, and may be, is yielded too; it is in ``refused``. Raises ``ModelError`` for the first that fails for good, or when ``max_cost`` is spent; those
         under way are kept first.
         """
         settings = self._settings
@@ -98,7 +109,7 @@ class Asker(Generic[Kept]):
                         return
                     finished, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in finished:
-                        self._keep(running[future], future.result())
+                        self._settle(running[future], future)
                         yield running.pop(future)
             finally:
                 pace.stop()
@@ -107,6 +118,16 @@ class Asker(Generic[Kept]):
     def _send(self, client: Client, item: Call[Kept]) -> Kept:
         tokens = tokens_of(item.body, self._count) + answer_tokens(item.body, self._settings)
         return client.post(item.path, item.body, item.read, tokens)
+
+    def _settle(self, item: Call[Kept], future: Future[Kept]) -> None:
+        try:
+            reply = future.result()
+        except Refused as error:
+            if not item.may_be_refused(error):
+                raise
+            self.refused[item.key] = error
+        else:
+            self._keep(item, reply)
 
     def _keep(self, item: Call[Kept], reply: Kept) -> None:
         self._answers.add(item.key, reply.to_json())
