@@ -314,6 +314,8 @@ def read_records(path: Path, record_type: type[Record]) -> Iterator[Record]:
 
     try:
         table = pq.read_table(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file; name the folder that has it") from None
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: cannot be read as Parquet ({reason})") from None

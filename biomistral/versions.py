@@ -39,7 +39,7 @@ STEP_VERSIONS: Mapping[str, int] = {
     "questions": 2,
     "overlap": 1,
     "predict": 4,
-    "translate": 1,
+    "translate": 2,
     "ensemble": 3,
     "score": 4,
     "report": 6,

@@ -85,7 +85,7 @@ def test_columns_keep_their_types_whatever_the_values(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere.parquet: cannot be read as Parquet"):
+    with pytest.raises(InputError, match=r"nowhere.parquet: there is no such file"):
         list(read_records(tmp_path / "nowhere.parquet", Question))
 
 

@@ -36,6 +36,9 @@ Local = Annotated[
     str | None,
     typer.Option(help="Folder or hub id of a model of Transformers: NLLB, MADLAD, Opus-MT ..."),
 ]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Read pytorch_model.bin; no code in it runs.")
+]
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", help="Further settings, such as translator.concurrency=32."),
@@ -51,6 +54,7 @@ def translate_run(
     endpoint: Endpoint = None,
     model: ModelName = None,
     local: Local = None,
+    allow_pickle: AllowPickle = False,
     tasks: Annotated[str, typer.Option(help="all, or names with commas.")] = "all",
     limit: Annotated[int | None, typer.Option(min=1, help="Test questions a task.")] = None,
     examples: Annotated[int, typer.Option(min=0, help="Training questions a task.")] = 0,
@@ -66,7 +70,8 @@ def translate_run(
     from biomistral.translation import translate_questions
 
     numbers = {"limit": limit, "examples": examples, "attempts": attempts}
-    settings = _settings(endpoint, model, local, changes, tasks=tasks, languages=to, **numbers)
+    who = _translator(endpoint, model, local, allow_pickle=allow_pickle)
+    settings = _settings(who, changes, tasks=tasks, languages=to, **numbers)
     asked = english_questions(BenchmarkSettings(data=data), settings)
     with ExitStack() as stack:
         listen = _progress(stack)
@@ -91,6 +96,7 @@ def translate_quality(
     endpoint: Endpoint = None,
     model: ModelName = None,
     local: Local = None,
+    allow_pickle: AllowPickle = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask after the estimate.")] = False,
     changes: Changes = None,
 ) -> None:
@@ -102,7 +108,8 @@ def translate_quality(
 
     back = None
     if endpoint or local:
-        settings = _settings(endpoint, model, local, changes)
+        who = _translator(endpoint, model, local, allow_pickle=allow_pickle)
+        settings = _settings(who, changes)
         answers = out.with_name(f"{out.name}.answers")
         back = load_translator(settings, answers)
     with ExitStack() as stack:
@@ -142,28 +149,34 @@ def translate_apply(
     typer.echo(f"{out}: made")
 
 
+def _translator(
+    endpoint: str | None, model: str | None, local: str | None, *, allow_pickle: bool
+) -> dict[str, Any]:
+    """Return the settings of who translates. Raises ``InputError`` for what cannot be meant."""
+    if (endpoint is None) == (local is None):
+        raise InputError(
+            "translate: name who translates, with --endpoint URL --model NAME (a served model) or "
+            "with --local MODEL (one of Transformers)"
+        )
+    if local is not None:
+        if model is not None:
+            raise InputError(f"translate: --model {model} is for --endpoint; leave it out")
+        return {"path": local, "allow_pickle": allow_pickle}
+    if model is None:
+        raise InputError("translate: --endpoint needs --model, the name of the model there")
+    if allow_pickle:
+        raise InputError("translate: --allow-pickle is for --local; leave it out")
+    return {"endpoint": endpoint, "model": model}
+
+
 def _settings(
-    endpoint: str | None,
-    model: str | None,
-    local: str | None,
-    changes: Sequence[str] | None,
-    **values: Any,
+    translator: dict[str, Any], changes: Sequence[str] | None, **values: Any
 ) -> TranslateSettings:
     """Put the settings together. Raises ``InputError`` for what cannot be meant."""
     from pydantic import ValidationError
 
     from biomistral.recipe.translating import TranslateSettings
 
-    if (endpoint is None) == (local is None):
-        raise InputError(
-            "translate: name who translates, with --endpoint URL --model NAME (a served model) or "
-            "with --local MODEL (one of Transformers)"
-        )
-    if endpoint is not None and model is None:
-        raise InputError("translate: --endpoint needs --model, the name of the model there")
-    translator: dict[str, Any] = {"path": local} if local else {}
-    if endpoint:
-        translator = {"endpoint": endpoint, "model": model}
     given: dict[str, Any] = {"translator": translator}
     for key, value in values.items():
         given[key] = value.split(",") if isinstance(value, str) and value != "all" else value

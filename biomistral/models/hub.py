@@ -18,6 +18,7 @@ _WANTED = [
     "*.json",
     "*.safetensors",
     "*.model",
+    "*.spm",
     "tokenizer.model*",
     "*.jinja",
     "*.txt",
@@ -88,8 +89,8 @@ def local_folder(
     if only_pickled and not allow_pickle:
         raise ModelError(
             f"{path}: has only pickled weights on the hub, and a pickle can run any code when it "
-            "is opened; let biomistral merge read them as plain numbers, without running any code, "
-            "with --allow-pickle, or name a repository with safetensors"
+            "is opened; biomistral merge and biomistral translate read them as plain numbers, running "
+            "no code, with --allow-pickle; or name a repository with safetensors"
         )
     return fetched
 

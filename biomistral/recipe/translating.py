@@ -24,6 +24,11 @@ class SequenceModel(Settings):
         "{source} and {language} stand for the codes: Helsinki-NLP/opus-mt-{source}-{language}."
     )
     revision: str | None = Field(None, description="Commit of the hub repository.")
+    allow_pickle: bool = Field(
+        False,
+        description="Read pytorch_model.bin as plain numbers, running no code, where there are no "
+        "safetensors: NLLB and most of Opus-MT on the hub.",
+    )
     precision: Literal["bfloat16", "float32"] = Field("float32", description="Of the arithmetic.")
     beams: int = Field(4, ge=1, le=32, description="Beams of the search.")
     batch_texts: int = Field(16, ge=1, description="Texts translated at a time.")

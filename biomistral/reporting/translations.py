@@ -34,6 +34,7 @@ _COLUMNS = (
     Column("Questions"),
     Column("Translated"),
     Column("Failed"),
+    Column("Collisions", note="questions with options that read the same and differ in English"),
     Column("Again", note="questions that took more than one attempt"),
     Column("Reviewed", note="accepted, edited or rejected by people"),
     Column("Length", note="median of characters over those of the English"),
@@ -60,7 +61,7 @@ def document_of(
     num_good = len(rows)
     languages = list(dict.fromkeys(each.language for each in every))
     facts = {
-        "questions": f"{len(every):,}",
+        "questions and languages": f"{len(every):,}",
         "languages": f"{len(languages)}",
         "translated": f"{num_good:,}",
         "failed": f"{num_failed:,}",
@@ -90,7 +91,7 @@ def _cells(total: Mapping[str, Any]) -> tuple[Cell, ...]:
     return (
         text_cell(language_of(total["language"]).name),
         *(count_cell(total[key]) for key in ("questions", "translated", "failed")),
-        *(count_cell(total[key]) for key in ("tried_again", "reviewed")),
+        *(count_cell(total[key]) for key in ("collisions", "tried_again", "reviewed")),
         number_cell(total["length_ratio"], 2),
         number_cell(None if kept is None else 100 * kept),
         number_cell(total["chrf"]),

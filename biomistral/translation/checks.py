@@ -41,7 +41,7 @@ _ENGLISH = frozenset(_FUNCTION_WORDS["en"].split())
 def faults(source: Parts, translated: Parts, language: str) -> list[str]:
     """List what is wrong with a translation of an English question; empty if nothing is."""
     return [
-        *_collisions(source, translated),
+        *collisions(source, translated),
         *_letters(source, translated),
         *_language(source, translated, language),
         *_lengths(source, translated, language),
@@ -49,7 +49,7 @@ def faults(source: Parts, translated: Parts, language: str) -> list[str]:
     ]
 
 
-def _collisions(source: Parts, translated: Parts) -> Iterator[str]:
+def collisions(source: Parts, translated: Parts) -> Iterator[str]:
     """Two options that differ must differ; in more than case, unless that is all there is (Aa, AA)."""
     named = list(zip(source.texts(), translated.texts(), strict=True))
     options = [(name, text, other) for (name, text), (_, other) in named if len(name) == 1]

@@ -23,6 +23,7 @@ from biomistral.errors import require
 from biomistral.progress import Progress, ignore
 from biomistral.recipe.translating import SOURCE_LANGUAGE
 from biomistral.records import Translation, TranslationQuality, read_records, write_records
+from biomistral.translation.checks import collisions
 from biomistral.translation.parts import Parts
 from biomistral.translation.step import GOOD, TRANSLATIONS
 from biomistral.translation.terms import lost_terms, num_checked, protected_terms
@@ -111,6 +112,7 @@ def totals_of(
                 "translated": len(own),
                 "failed": sum(e.state == "failed" for e in asked),
                 "reviewed": sum(e.state in ("accepted", "edited", "rejected") for e in asked),
+                "collisions": sum(_collides(e) for e in asked),
                 "tried_again": sum(e.attempts > 1 for e in asked),
                 "length_ratio": median(row.length_ratio for row in own) if own else None,
                 "terms": num_terms,
@@ -126,6 +128,12 @@ def read_totals(folder: Path) -> dict[str, Any]:
     """Return what ``totals.json`` of an artefact says."""
     found: dict[str, Any] = json.loads((folder / TOTALS).read_text(encoding="utf-8"))
     return found
+
+
+def _collides(each: Translation) -> bool:
+    """Whether options of a translation, good or not, read the same that differ in English."""
+    source = Parts(each.source_stem, each.source_choices, each.source_context)
+    return bool(each.stem) and any(collisions(source, Parts(each.stem, each.choices, each.context)))
 
 
 def _translated_back(

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
@@ -83,13 +85,20 @@ def apply_review(translations: Path, sheet: Path, out: Path) -> Path:
     Raises ``InputError`` that names the line for a decision that is none, a text that should be
     there, a question that these translations do not have, or English that was changed.
     """
+    if out.resolve() == translations.resolve():
+        raise InputError(
+            f"{out}: is the folder of the translations themselves; name another one for the "
+            "reviewed, so that the sheet still fits"
+        )
     every = list(read_records(translations / TRANSLATIONS, Translation))
     lines = list(_read_sheet(sheet))
     known = {_key(each): each for each in every}
     by_key: dict[Key, list[_Line]] = {}
     for line in lines:
         _check(line, known, sheet)
-        by_key.setdefault(line.key, []).append(line)
+        own = by_key.setdefault(line.key, [])
+        _check_repeated(line, own, sheet)
+        own.append(line)
     reviewed = [_decided(each, by_key.get(_key(each), []), sheet) for each in every]
     manifest = artifacts.read_manifest(translations)
     inputs = {
@@ -108,23 +117,28 @@ def apply_review(translations: Path, sheet: Path, out: Path) -> Path:
 
 
 def _read_sheet(sheet: Path) -> Iterator[_Line]:
+    if not sheet.is_file():
+        raise InputError(f"{sheet}: there is no such file; name the CSV file that people filled in")
     try:
         text = sheet.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{sheet}: cannot be read as UTF-8 ({error}); export it as CSV") from None
-    # Spreadsheets of many countries put semicolons between columns.
-    delimiter = (
-        ";" if text.split("\n", 1)[0].count(";") > text.split("\n", 1)[0].count(",") else ","
-    )
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{sheet}: cannot be read as UTF-8 ({error}); save it as CSV UTF-8, not as a workbook "
+            "or as CSV in the encoding of the system"
+        ) from None
+    # Spreadsheets of many countries put semicolons between columns, and some programs tabs.
+    header = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=header.count)
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         if missing := [name for name in COLUMNS if name not in (rows.fieldnames or [])]:
             raise InputError(f"{sheet}: lacks the columns {', '.join(missing)}; they must all stay")
         for row in rows:
-            key = (row["task"], row["language"], row["id"], row["split"])
-            decision = (row["decision"] or "").strip().lower()
-            corrected = (row["corrected"] or "").strip()
-            yield _Line(rows.line_num, key, row["part"], row["english"] or "", decision, corrected)
+            given = {name: (row[name] or "").strip() for name in COLUMNS}
+            if any(given.values()):  # spreadsheets leave empty rows behind
+                key = (given["task"], given["language"], given["id"], given["split"])
+                rest = (given["part"], given["english"], given["decision"].lower())
+                yield _Line(rows.line_num, key, *rest, given["corrected"])
     except csv.Error as error:
         raise InputError(f"{sheet}, line {rows.line_num}: is no CSV ({error})") from None
 
@@ -137,8 +151,14 @@ def _check(line: _Line, known: Mapping[Key, Translation], sheet: Path) -> None:
             f"({line.key[3]}) in these translations; is it the sheet of others?"
         )
     texts = dict(_source(known[line.key]).texts())
-    # Spreadsheets rewrite ends of lines.
-    if " ".join(texts.get(line.part, "").split()) != " ".join(line.english.split()):
+    english = texts.get(line.part)
+    if english is None:
+        raise InputError(
+            f"{where}: the question has no part {line.part!r}; allowed are {', '.join(texts)}"
+        )
+    # Spreadsheets rewrite ends of lines, and what they take for a number, a date or a formula.
+    rewritten = english[:1] in "=+-@" or re.search(r"[a-z]{3}", english) is None
+    if not rewritten and english.split() != line.english.split():
         raise InputError(
             f"{where}: the English of part {line.part!r} is not that of these translations; only "
             "decision and corrected may be filled in"
@@ -152,6 +172,17 @@ def _check(line: _Line, known: Mapping[Key, Translation], sheet: Path) -> None:
         raise InputError(f"{where}: decision is edit, and corrected is empty; write the text there")
     if line.corrected and line.decision != "edit":
         raise InputError(f"{where}: corrected has a text, so decision must be edit")
+
+
+def _check_repeated(line: _Line, others: Sequence[_Line], sheet: Path) -> None:
+    """Two rows about one part, as of two reviewers whose sheets were put together, must agree."""
+    for other in others:
+        decisions = (line.decision, line.corrected), (other.decision, other.corrected)
+        if line.part == other.part and decisions[0] != decisions[1]:
+            raise InputError(
+                f"{sheet}, line {line.number}: part {line.part} of question {line.key[2]!r} stands "
+                f"in line {other.number}, too, with another decision; leave one of the two"
+            )
 
 
 def _decided(each: Translation, lines: Sequence[_Line], sheet: Path) -> Translation:
@@ -171,8 +202,9 @@ def _decided(each: Translation, lines: Sequence[_Line], sheet: Path) -> Translat
             f"{sheet}, line {lines[0].number}: question {each.question_id!r} has no translation of "
             f"{', '.join(missing)} to accept; edit these parts, or leave the question as it is"
         )
-    edited = any(line.decision == "edit" for line in decisions.values())
     letters = [part for part in due if len(part) == 1]
+    _check_options(each, {letter: texts[letter] for letter in letters}, lines[0], sheet)
+    edited = any(line.decision == "edit" for line in decisions.values())
     return replace(
         each,
         state="edited" if edited else "accepted",
@@ -181,6 +213,18 @@ def _decided(each: Translation, lines: Sequence[_Line], sheet: Path) -> Translat
         choices=tuple(texts[letter] for letter in letters),
         context=texts.get("context", ""),
     )
+
+
+def _check_options(each: Translation, options: Mapping[str, str], line: _Line, sheet: Path) -> None:
+    """Two options that read the same make a question that no model can be asked."""
+    english = dict(zip(options, each.source_choices, strict=True))
+    for one, other in combinations(options, 2):
+        if options[one].split() == options[other].split() and english[one] != english[other]:
+            raise InputError(
+                f"{sheet}, line {line.number}: options {one} and {other} of question "
+                f"{each.question_id!r} would both be {options[one]!r:.60}; edit one of them, or "
+                "reject the question"
+            )
 
 
 def _tasks(folder: Path, every: Sequence[Translation]) -> tuple[list[Task], str]:

@@ -1,69 +1,29 @@
 """Translation with a sequence-to-sequence model of Transformers, on this machine.
 
 These models translate sentences, not objects, and have no room for instructions. So the parts of a
-question go in one text, a line each, which most of them give back line by line; where the lines
-that come back are not as many, the parts are translated one by one. A further attempt takes the
-next of the best beams. What a model is told about languages differs by its family and is found in its
-vocabulary: NLLB (fra_Latn), mBART (fr_XX), M2M-100 (__fr__), MADLAD (<2fr>), Opus-MT (>>fra<<).
+question go in one text, a line each, where the tokenizer knows the end of a line and the model gives
+it back; else they are translated one by one, sentence by sentence, for most of these models drop what
+comes after the first. A further attempt takes the next of the best beams.
 
 Knows nothing about which faults there are.
 """
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from biomistral import artifacts
-from biomistral.errors import InputError, ModelError
+from biomistral.errors import MissingDependencyError, ModelError
 from biomistral.models.endpoints.answers import Answers
 from biomistral.models.hub import local_folder
 from biomistral.recipe.translating import SequenceModel
+from biomistral.translation.families import Steering, steering
 from biomistral.translation.parts import Parts
+from biomistral.translation.sentences import join_sentences, split_sentences
 from biomistral.translation.wanted import Candidate, Wanted
-
-# Codes of languages in NLLB (FLORES-200), mBART-50 and the multilingual models of Opus-MT (ISO 639-3).
-_FLORES = {
-    "en": "eng_Latn",
-    "fr": "fra_Latn",
-    "es": "spa_Latn",
-    "pt": "por_Latn",
-    "de": "deu_Latn",
-    "ru": "rus_Cyrl",
-    "zh": "zho_Hans",
-    "ar": "arb_Arab",
-}
-_MBART = {
-    "en": "en_XX",
-    "fr": "fr_XX",
-    "es": "es_XX",
-    "pt": "pt_XX",
-    "de": "de_DE",
-    "ru": "ru_RU",
-    "zh": "zh_CN",
-    "ar": "ar_AR",
-}
-_OPUS = {
-    "en": ">>eng<<",
-    "fr": ">>fra<<",
-    "es": ">>spa<<",
-    "pt": ">>por<<",
-    "de": ">>deu<<",
-    "ru": ">>rus<<",
-    "zh": ">>cmn_Hans<<",
-    "ar": ">>ara<<",
-}
-
-
-@dataclass(frozen=True)
-class Steering:
-    """How a model is told the languages."""
-
-    prefix: str = ""  # before each text
-    source_code: str = ""  # for the tokenizer
-    first_token: str = ""  # that the translation must begin with
 
 
 class SequenceTranslator:
@@ -90,32 +50,73 @@ class SequenceTranslator:
             done(start + len(batch))
 
     def _batch(self, wanted: Sequence[Wanted]) -> Iterator[Candidate]:
-        together = self._texts([(each.source.joined(), each) for each in wanted])
-        for each, text in zip(wanted, together, strict=True):
-            parts = _split(text, each.source)
-            if parts is None:
-                given = [(source, each) for _, source in each.source.texts()]
-                parts = _of_texts(self._texts(given), each.source)
-            yield parts
+        together = self._together(wanted)
+        apart = iter(
+            self._apart(
+                [each for each, whole in zip(wanted, together, strict=True) if whole is None]
+            )
+        )
+        for whole in together:
+            yield whole if whole is not None else next(apart)
+
+    def _together(self, wanted: Sequence[Wanted]) -> list[Candidate | None]:
+        """Translate all parts of each question as one text; None where they do not come back."""
+        if not all(self._keeps_lines(each) for each in wanted):
+            return [None] * len(wanted)
+        texts = self._texts([(each.source.joined(), each) for each in wanted])
+        return [_split(text, each.source) for text, each in zip(texts, wanted, strict=True)]
+
+    def _apart(self, wanted: Sequence[Wanted]) -> Iterator[Candidate]:
+        """Translate each part of each question by itself, sentence by sentence."""
+        cut = [[split_sentences(text) for _, text in each.source.texts()] for each in wanted]
+        given = [
+            (sentence, each)
+            for each, parts in zip(wanted, cut, strict=True)
+            for sentences, _ in parts
+            for sentence in sentences
+        ]
+        translated = iter(self._texts(given))
+        for each, parts in zip(wanted, cut, strict=True):
+            texts = []
+            for sentences, between in parts:
+                own = [next(translated) for _ in sentences]
+                # Nothing rather than a text with a hole.
+                texts.append(join_sentences(own, between, each.language) if all(own) else "")
+            yield _of_texts(texts, each.source)
+
+    def _keeps_lines(self, wanted: Wanted) -> bool:
+        """Whether the tokenizer knows the end of a line; kept, so that nothing is loaded for it."""
+        settings = self._settings.model_dump(mode="json", include={"path", "revision"})
+        pair = [wanted.source_language, wanted.language]
+        key = artifacts.digest_of(["keeps lines", settings, *pair])
+        if key not in self._answers:
+            self._answers.add(key, self._model(*pair).keeps_lines())
+        return bool(self._answers[key])
 
     def _texts(self, given: Sequence[tuple[str, Wanted]]) -> list[str]:
-        """Translate texts, each as far as it is not kept."""
+        """Translate texts, each once and only if it is not kept, those of like length together."""
         keys = [self._key(text, item) for text, item in given]
-        missing = [index for index, key in enumerate(keys) if key not in self._answers]
-        by_pair: dict[tuple[str, str], list[int]] = {}
-        for index in missing:
-            item = given[index][1]
-            by_pair.setdefault((item.source_language, item.language), []).append(index)
-        for pair, indices in by_pair.items():
+        missing = {
+            key: (text, item)
+            for key, (text, item) in zip(keys, given, strict=True)
+            if key not in self._answers
+        }
+        by_pair: dict[tuple[str, str], list[str]] = {}
+        for key in sorted(missing, key=lambda key: len(missing[key][0])):
+            item = missing[key][1]
+            by_pair.setdefault((item.source_language, item.language), []).append(key)
+        size = self._settings.batch_texts
+        for pair, due in by_pair.items():
             model = self._model(*pair)
-            attempts = [given[index][1].attempt for index in indices]
-            found = model.translate([given[index][0] for index in indices], attempts)
-            for index, text in zip(indices, found, strict=True):
-                self._answers.add(keys[index], text)
+            for start in range(0, len(due), size):
+                batch = [missing[key] for key in due[start : start + size]]
+                found = model.translate([t for t, _ in batch], [item.attempt for _, item in batch])
+                for key, text in zip(due[start : start + size], found, strict=True):
+                    self._answers.add(key, text)
         return [self._answers[key] for key in keys]
 
     def _key(self, text: str, wanted: Wanted) -> str:
-        settings = self._settings.model_dump(mode="json", exclude={"batch_texts"})
+        settings = self._settings.model_dump(mode="json", exclude={"batch_texts", "allow_pickle"})
         pair = [wanted.source_language, wanted.language]
         return artifacts.digest_of([settings, text, *pair, wanted.attempt])
 
@@ -137,9 +138,8 @@ class _Loaded:
 
         from biomistral.models.loading import pick_device, quiet_transformers
 
-        folder = local_folder(path, settings.revision)
-        if not folder.is_dir():
-            raise InputError(f"{path}: there is no such model folder")
+        folder = local_folder(path, settings.revision, allow_pickle=settings.allow_pickle)
+        _check_weights(folder, path, allow_pickle=settings.allow_pickle)
         self._settings = settings
         self._device = pick_device()
         with quiet_transformers():
@@ -149,9 +149,17 @@ class _Loaded:
                     folder,
                     dtype=getattr(torch, settings.precision),
                     trust_remote_code=False,
-                    use_safetensors=True,
+                    # Pickled weights are read as numbers alone: no code in them runs.
+                    use_safetensors=None if settings.allow_pickle else True,
+                    weights_only=True,
                 )
-            except (OSError, ValueError) as error:
+            except ImportError as error:
+                raise MissingDependencyError(
+                    f"{path}: its tokenizer needs a library that is not installed "
+                    f"({' '.join(str(error).split()):.100}); run: pip install "
+                    "'biomistral[translation]'"
+                ) from None
+            except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
                 reason = " ".join(str(error).split())
                 raise ModelError(
                     f"{path}: is no sequence-to-sequence model that Transformers can load "
@@ -163,7 +171,7 @@ class _Loaded:
 
     def steer(self, source: str, language: str, *, named_in_path: bool) -> None:
         """Prepare for a language. Raises ``ModelError`` if the model cannot be told it."""
-        found = steering(self._tokenizer.get_vocab(), source, language)
+        found = steering(self._knows, source, language)
         if found is None and not named_in_path:
             raise ModelError(
                 f"{self._path}: has no token for {language}, so it cannot be told to translate into "
@@ -172,6 +180,12 @@ class _Loaded:
         self._steering = found or Steering()
         if self._steering.source_code:
             self._tokenizer.src_lang = self._steering.source_code
+
+    def keeps_lines(self) -> bool:
+        """Whether the end of a line is a token of its own, and not a blank or unknown."""
+        return "\n" in self._tokenizer.decode(
+            self._tokenizer("a\na")["input_ids"], skip_special_tokens=True
+        )
 
     def translate(self, texts: Sequence[str], attempts: Sequence[int]) -> list[str]:
         """Translate texts; of each the beam that its attempt takes. Too long a text gives ''."""
@@ -199,28 +213,30 @@ class _Loaded:
         found = self._tokenizer.batch_decode(generated, skip_special_tokens=True)
         for place, index in enumerate(fits):
             beam = min(attempts[index], num_kept - 1)
-            results[index] = found[place * num_kept + beam].strip()
+            # Not every tokenizer counts the codes of languages as special.
+            results[index] = found[place * num_kept + beam].strip().removeprefix(first).strip()
         return results
+
+    def _knows(self, token: str) -> bool:
+        # The vocabulary that M2M-100 lists does not have the languages it knows.
+        return self._tokenizer.convert_tokens_to_ids(token) not in (
+            None,
+            self._tokenizer.unk_token_id,
+        )
 
     def _id(self, token: str) -> int:
         found: Any = self._tokenizer.convert_tokens_to_ids(token)
         return int(found)
 
 
-def steering(vocabulary: dict[str, Any], source: str, language: str) -> Steering | None:
-    """Return how a model with this vocabulary is told the language; None if it cannot be."""
-    if _FLORES[language] in vocabulary:
-        return Steering("", _FLORES[source], _FLORES[language])
-    if _MBART[language] in vocabulary:
-        return Steering("", _MBART[source], _MBART[language])
-    if f"__{language}__" in vocabulary:
-        return Steering("", source, f"__{language}__")
-    if f"<2{language}>" in vocabulary:
-        return Steering(f"<2{language}> ")
-    for token in (_OPUS[language], f">>{language}<<"):
-        if token in vocabulary:
-            return Steering(f"{token} ")
-    return None
+def _check_weights(folder: Path, path: str, *, allow_pickle: bool) -> None:
+    if any(folder.glob("*.safetensors")) or allow_pickle or not any(folder.glob("*.bin")):
+        return
+    raise ModelError(
+        f"{path}: has only pickled weights, and a pickle can run any code when it is opened; allow "
+        "it with --allow-pickle (translator.allow_pickle: true), which reads them as plain numbers "
+        "and runs no code, or name a model with safetensors"
+    )
 
 
 def _split(text: str, source: Parts) -> Candidate | None:

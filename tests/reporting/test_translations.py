@@ -24,6 +24,7 @@ TOTALS = {
             "translated": 1,
             "failed": 1,
             "reviewed": 0,
+            "collisions": 1,
             "tried_again": 2,
             "length_ratio": 0.8,
             "terms": 2,

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import sacrebleu
 
-from biomistral.records import Translation, TranslationQuality, read_records
+from biomistral.records import Translation, TranslationQuality, read_records, write_records
 from biomistral.translation import measure_quality, translate_questions
 from biomistral.translation.parts import Parts
 from biomistral.translation.quality import QUALITY, measured, read_totals
+from biomistral.translation.step import TRANSLATIONS
 from biomistral.translation.wanted import Candidate
 
 ONE = Translation(
@@ -75,6 +76,14 @@ def test_totals_come_from_all_questions(
     assert 0 < total["bleu"] < 100
     assert min(rows, key=lambda row: row.chrf or 0).question_id == "q1"
     assert "version:" in read_totals(out)["signatures"]["chrf"]
+
+
+def test_options_that_collide_are_counted(tmp_path) -> None:
+    collided = replace(ONE, question_id="q2", choices=("Eau", "Eau"), state="failed")
+    (tmp_path / "made").mkdir()
+    write_records(tmp_path / "made" / TRANSLATIONS, [ONE, collided], Translation)
+    (total,) = read_totals(measure_quality(tmp_path / "made", tmp_path / "quality"))["rows"]
+    assert (total["questions"], total["failed"], total["collisions"]) == (2, 1, 1)
 
 
 def test_without_a_way_back_lengths_and_terms_are_measured(

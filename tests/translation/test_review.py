@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import io
 
 import pytest
 
@@ -137,3 +138,95 @@ def test_a_sheet_with_decisions_is_not_written_over(translations, tmp_path) -> N
     (tmp_path / "sheet.csv").write_text("mine")
     with pytest.raises(InputError, match="is there already"):
         write_review(translations, tmp_path / "sheet.csv")
+
+
+def rows_of(sheet):
+    with sheet.open(encoding="utf-8-sig", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def write_rows(sheet, rows, **how):
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], **how)
+    writer.writeheader()
+    writer.writerows(rows)
+    sheet.write_text(text.getvalue(), encoding="utf-8", newline="")
+
+
+@pytest.mark.parametrize("how", [{"delimiter": "\t"}, {"lineterminator": "\n"}, {"quoting": 1}])
+def test_a_sheet_may_come_back_reordered_and_with_rows_of_nothing(
+    translations, tmp_path, how
+) -> None:
+    sheet = tmp_path / "sheet.csv"
+    write_review(translations, sheet)
+    rows = rows_of(sheet)
+    next(row for row in rows if row["id"] == "q3" and row["part"] == "B")["decision"] = " Accept "
+    empty = dict.fromkeys(rows[0], "")
+    turned = [{name: row[name] for name in reversed(row)} for row in [*reversed(rows), empty]]
+    write_rows(sheet, turned, **how)
+    found = states(apply_review(translations, sheet, tmp_path / "reviewed"))
+    assert found["q3", "train"].state == "accepted"
+    assert found["q2", "test"].state == "translated"
+
+
+def test_what_spreadsheets_take_for_dates_and_formulas_may_be_rewritten(tmp_path) -> None:
+    from biomistral.records import Task
+    from biomistral.translation.step import write_translations
+
+    (tmp_path / "made").mkdir()
+    options = ("1/2", "-ve", "SEPT2")
+    each = Translation(
+        "q1", "valley", "fr", "test", 0, "translated", 1, (),
+        "Which of these is it?", options, "", "Lequel est-ce ?", options, "",
+    )  # fmt: skip
+    task = Task("valley", "Valley", "medical", "own", "CC0")
+    write_translations(tmp_path / "made", [each], [task], "served")
+    sheet = tmp_path / "sheet.csv"
+    write_review(tmp_path / "made", sheet)
+    rows = rows_of(sheet)
+    for row, shown in zip(rows[1:], ("2-Jan", "#NAME?", "2-Sep"), strict=True):
+        row |= {"english": shown, "translation": shown, "decision": "accept"}
+    write_rows(sheet, rows)
+    (found,) = states(apply_review(tmp_path / "made", sheet, tmp_path / "reviewed")).values()
+    assert (found.state, found.choices) == ("accepted", options)
+
+
+def test_two_decisions_on_one_part_must_agree(translations, tmp_path) -> None:
+    sheet = tmp_path / "sheet.csv"
+    write_review(translations, sheet)
+    rows = rows_of(sheet)
+    same = {**rows[-1], "decision": "accept"}
+    write_rows(sheet, [*rows[:-1], same, same])
+    apply_review(translations, sheet, tmp_path / "reviewed")
+    write_rows(sheet, [*rows[:-1], same, {**same, "decision": "reject"}])
+    with pytest.raises(InputError, match=r"line \d+: part C of question .* line \d+, too"):
+        apply_review(translations, sheet, tmp_path / "again")
+
+
+def test_an_edit_may_not_make_two_options_equal(translations, tmp_path) -> None:
+    sheet = tmp_path / "sheet.csv"
+    write_review(translations, sheet)
+    decide(sheet, {("q2", "test", "B"): ("edit", "Repos ")})
+    with pytest.raises(InputError, match="options B and C of question 'q2' would both be 'Repos'"):
+        apply_review(translations, sheet, tmp_path / "reviewed")
+
+
+def test_what_is_no_sheet_is_told(translations, tmp_path) -> None:
+    with pytest.raises(InputError, match="is the folder of the translations themselves"):
+        apply_review(translations, tmp_path / "none.csv", translations)
+    with pytest.raises(InputError, match="there is no such file"):
+        apply_review(translations, tmp_path / "none.csv", tmp_path / "reviewed")
+    sheet = tmp_path / "sheet.csv"
+    write_review(translations, sheet)
+    sheet.write_bytes(sheet.read_text(encoding="utf-8-sig").encode("cp1252"))
+    with pytest.raises(InputError, match="save it as CSV UTF-8"):
+        apply_review(translations, sheet, tmp_path / "reviewed")
+
+
+def test_a_part_that_the_question_does_not_have_is_told(translations, tmp_path) -> None:
+    sheet = tmp_path / "sheet.csv"
+    write_review(translations, sheet)
+    rows = rows_of(sheet)
+    write_rows(sheet, [{**rows[0], "part": "Z", "english": ""}])
+    with pytest.raises(InputError, match="has no part 'Z'; allowed are question, A, B, C"):
+        apply_review(translations, sheet, tmp_path / "reviewed")

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGene
 from biomistral.errors import InputError, ModelError
 from biomistral.recipe.translating import SequenceModel
 from biomistral.translation.parts import Parts
-from biomistral.translation.sequence import SequenceTranslator, steering
+from biomistral.translation.sequence import SequenceTranslator
 from biomistral.translation.wanted import Wanted
 
 PAIRS = {
@@ -102,7 +102,7 @@ def test_a_further_attempt_takes_another_beam(madlad, tmp_path):
 
 def test_a_text_that_is_too_long_fails_and_is_not_cut(madlad, tmp_path):
     translator = SequenceTranslator(settings(madlad, max_tokens=16), tmp_path / "answers.jsonl")
-    long = Parts("Which tea? " * 20, ("Bark", "Water"))
+    long = Parts("Which tea " * 20, ("Bark", "Water"))
     (candidate,) = translator.translate([Wanted(long, "fr")])
     assert candidate.parts is None
     assert "too long" in candidate.faults[0]
@@ -130,19 +130,87 @@ def test_a_model_that_does_not_translate_is_refused(tiny_model, tmp_path):
         list(translator.translate([Wanted(SOURCE, "fr")]))
 
 
-@pytest.mark.parametrize(
-    ("token", "expected"),
-    [
-        ("fra_Latn", ("", "eng_Latn", "fra_Latn")),
-        ("fr_XX", ("", "en_XX", "fr_XX")),
-        ("__fr__", ("", "en", "__fr__")),
-        ("<2fr>", ("<2fr> ", "", "")),
-        (">>fra<<", (">>fra<< ", "", "")),
-        (">>fr<<", (">>fr<< ", "", "")),
-    ],
-)
-def test_each_family_is_told_the_language_in_its_way(token, expected):
-    found = steering({token: 5}, "en", "fr")
-    assert found is not None
-    assert (found.prefix, found.source_code, found.first_token) == expected
-    assert steering({}, "en", "fr") is None
+def test_a_part_is_translated_sentence_by_sentence(madlad, tmp_path):
+    source = Parts("Which tea? Rest\nBark", ("Water", "Rest"))
+    translator = SequenceTranslator(settings(madlad), tmp_path / "answers.jsonl")
+    (candidate,) = translator.translate([Wanted(source, "fr")])
+    assert candidate.parts == Parts("Quel thé ? Repos\nÉcorce", ("Eau", "Repos"))
+
+
+def test_each_text_is_translated_once(madlad, tmp_path, monkeypatch):
+    translator = SequenceTranslator(settings(madlad), tmp_path / "answers.jsonl")
+    model, asked = translator._model("en", "fr"), []
+    true = model.translate
+    monkeypatch.setattr(model, "translate", lambda texts, n: asked.extend(texts) or true(texts, n))
+    monkeypatch.setattr(model, "keeps_lines", lambda: False)
+    twice = [Wanted(SOURCE, "fr"), Wanted(Parts("Which tea?", ("Water", "Bark")), "fr")]
+    first, second = translator.translate(twice)
+    assert first.parts == Parts("Quel thé ?", ("Écorce", "Eau"))
+    assert second.parts == Parts("Quel thé ?", ("Eau", "Écorce"))
+    assert sorted(asked) == ["Bark", "Water", "Which tea?"]
+
+
+def test_pickled_weights_are_read_only_where_that_is_allowed(madlad, tmp_path):
+    from safetensors.torch import load_file
+
+    folder = tmp_path / "pickled"
+    folder.mkdir()
+    for file in madlad.iterdir():
+        if file.suffix == ".json":
+            (folder / file.name).write_bytes(file.read_bytes())
+    torch.save(load_file(madlad / "model.safetensors"), folder / "pytorch_model.bin")
+    kept = tmp_path / "answers.jsonl"
+    with pytest.raises(ModelError, match=r"has only pickled weights.*--allow-pickle"):
+        list(SequenceTranslator(settings(folder), kept).translate([Wanted(SOURCE, "fr")]))
+    allowed = settings(folder, allow_pickle=True)
+    (candidate,) = SequenceTranslator(allowed, kept).translate([Wanted(SOURCE, "fr")])
+    assert candidate.parts == Parts("Quel thé ?", ("Écorce", "Eau"))
+
+
+class _Harm:
+    def __reduce__(self):
+        return (print, ("this ran",))
+
+
+def test_code_in_pickled_weights_does_not_run(madlad, tmp_path, capsys):
+    folder = tmp_path / "harmful"
+    folder.mkdir()
+    for file in madlad.iterdir():
+        if file.suffix == ".json":
+            (folder / file.name).write_bytes(file.read_bytes())
+    torch.save({"shared.weight": _Harm()}, folder / "pytorch_model.bin")
+    translator = SequenceTranslator(settings(folder, allow_pickle=True), tmp_path / "a.jsonl")
+    with pytest.raises(ModelError, match="is no sequence-to-sequence model"):
+        list(translator.translate([Wanted(SOURCE, "fr")]))
+    assert "this ran" not in capsys.readouterr().out
+
+
+def test_m2m_100_is_told_the_language_and_its_code_is_no_word(tmp_path):
+    """Its tokenizer needs sentencepiece, and does not list the languages in its vocabulary."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    import json
+
+    from transformers import M2M100Config, M2M100ForConditionalGeneration, M2M100Tokenizer
+
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join([*PAIRS, *PAIRS.values()] * 20))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text), model_prefix=str(tmp_path / "s"), vocab_size=40, hard_vocab_limit=False, minloglevel=2,
+        bos_id=0, pad_id=1, eos_id=2, unk_id=3,
+    )  # fmt: skip
+    pieces = sentencepiece.SentencePieceProcessor(str(tmp_path / "s.model"))
+    vocabulary = {pieces.id_to_piece(i): i for i in range(pieces.get_piece_size())}
+    (tmp_path / "v.json").write_text(json.dumps(vocabulary))
+    tokenizer = M2M100Tokenizer(str(tmp_path / "v.json"), str(tmp_path / "s.model"))
+    size = max(tokenizer.lang_token_to_id.values()) + 1
+    config = M2M100Config(
+        vocab_size=size, d_model=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=16,
+        decoder_ffn_dim=16, encoder_attention_heads=2, decoder_attention_heads=2,
+        pad_token_id=1, eos_token_id=2, decoder_start_token_id=2,
+    )  # fmt: skip
+    M2M100ForConditionalGeneration(config).save_pretrained(tmp_path / "m2m")
+    tokenizer.save_pretrained(tmp_path / "m2m")
+    translator = SequenceTranslator(settings(tmp_path / "m2m"), tmp_path / "answers.jsonl")
+    (candidate,) = translator.translate([Wanted(SOURCE, "fr")])
+    assert "__fr__" not in candidate.raw
+    assert translator._model("en", "fr")._steering.first_token == "__fr__"
