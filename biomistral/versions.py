@@ -42,7 +42,7 @@ STEP_VERSIONS: Mapping[str, int] = {
     "translate": 2,
     "ensemble": 3,
     "score": 4,
-    "report": 6,
+    "report": 7,
     "cost": 2,
 }
 

@@ -1,9 +1,13 @@
-"""Small true things for all tests: a Mistral of two layers, a tokenizer, real data, servers."""
+"""Small true things for all tests: a Mistral of two layers, a tokenizer, real data, servers, a browser."""
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import shutil
+import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -228,3 +232,130 @@ def slowly():
         return later
 
     return of
+
+
+# --- a browser ------------------------------------------------------------------------------------
+
+
+SWITCHES = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+class Browser:
+    """Headless Chromium, spoken to in its own protocol over a pipe (no driver, no port)."""
+
+    def __init__(self, program: str) -> None:
+        self._folder = tempfile.mkdtemp(prefix="browser-")
+        to_browser, self._write = os.pipe()
+        self._read, from_browser = os.pipe()
+        words = [program, f"--user-data-dir={self._folder}", "--remote-debugging-pipe", *SWITCHES]
+        self._process = subprocess.Popen(
+            ["bash", "-c", f'exec 3<&{to_browser} 4>&{from_browser}; exec "$@"', "-", *words],
+            pass_fds=(to_browser, from_browser),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(to_browser)
+        os.close(from_browser)
+        self._rest = b""
+        self._number = 0
+        self._session: str | None = None
+        target = self.send("Target.createTarget", url="about:blank")["targetId"]
+        attached = self.send("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = attached["sessionId"]
+        self.complaints: list[str] = []  # of the page's console
+        for domain in ("Page", "Runtime", "Log"):
+            self.send(f"{domain}.enable")
+
+    def send(self, method: str, **params: Any) -> dict[str, Any]:
+        self._number += 1
+        message: dict[str, Any] = {"id": self._number, "method": method, "params": params}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._write, json.dumps(message).encode() + b"\0")
+        while True:
+            found = self._receive()
+            if found.get("id") == self._number:
+                assert "error" not in found, found
+                return found["result"]
+            self._note(found)
+
+    def _receive(self) -> dict[str, Any]:
+        while b"\0" not in self._rest:
+            part = os.read(self._read, 1 << 20)
+            assert part, "the browser has gone"
+            self._rest += part
+        message, self._rest = self._rest.split(b"\0", 1)
+        return json.loads(message)
+
+    def _note(self, event: dict[str, Any]) -> None:
+        if event.get("method") == "Log.entryAdded":
+            entry = event["params"]["entry"]
+            if entry["level"] == "error":
+                self.complaints.append(f"{entry['text']} {entry.get('url', '')}")
+        if event.get("method") == "Runtime.exceptionThrown":
+            self.complaints.append(str(event["params"]["exceptionDetails"]))
+
+    def open(
+        self, address: str, width: int = 1200, height: int = 900, *, dark: bool = False
+    ) -> None:
+        self.complaints.clear()
+        self.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width, height=height, deviceScaleFactor=1, mobile=width < 600,
+        )  # fmt: skip
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.send("Emulation.setEmulatedMedia", features=[scheme])
+        self.send("Page.navigate", url="about:blank")
+        self.send("Page.navigate", url=address)
+
+    def run(self, code: str) -> Any:
+        """Value of an expression in the page; a promise is waited for."""
+        found = self.send(
+            "Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True
+        )
+        assert "exceptionDetails" not in found, found["exceptionDetails"]
+        return found["result"].get("value")
+
+    def wait(self, code: str, seconds: float = 60) -> None:
+        """Wait until an expression is true."""
+        end = time.monotonic() + seconds
+        # The page may not be there yet: then a place in it is null.
+        while not self.run(f"(() => {{ try {{ return !!({code}) }} catch {{}} }})()"):
+            assert time.monotonic() < end, f"never came true: {code}\n{self.complaints}"
+            time.sleep(0.05)
+
+    def type(self, text: str) -> None:
+        self.send("Input.insertText", text=text)
+
+    def press(self, key: str) -> None:
+        codes = {"Enter": 13, "Tab": 9, "Escape": 27, "ArrowRight": 39, "ArrowLeft": 37}
+        text = {"text": "\r"} if key == "Enter" else {}
+        common = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key]}
+        self.send("Input.dispatchKeyEvent", type="keyDown", **common, **text)
+        self.send("Input.dispatchKeyEvent", type="keyUp", **common)
+
+    def shoot(self, path: Path) -> None:
+        image = self.send("Page.captureScreenshot", format="png")["data"]
+        path.write_bytes(base64.b64decode(image))
+
+    def close(self) -> None:
+        os.close(self._write)
+        os.close(self._read)
+        self._process.kill()
+        self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium; skips where there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip(f"no browser: none of {', '.join(names)} is installed")
+    found = Browser(program)
+    yield found
+    found.close()

@@ -27,6 +27,7 @@ NOT_OF_ANSWERS = {
     "find_overlap",
     "cost",
     "calibration",
+    "shown_texts",
 }
 # Of a corpus, those that decide its texts: all that a tokenizer trained on it depends on.
 _OF_TEXTS = {

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from biomistral import artifacts
 from biomistral.artifacts import Origin
@@ -354,6 +355,7 @@ def report(
     predictions: Mapping[str, Path],
     overlaps: Mapping[str, Path],
     has_costs: bool,
+    texts: Literal["open", "all", "none"],
 ) -> Make:
     """Tables, figures and model cards."""
 
@@ -372,6 +374,7 @@ def report(
             predictions=predictions,
             overlaps=overlaps,
             costs=root / "scores/cost" if has_costs else None,
+            texts=texts,
             origin=origin,
         )
 

@@ -186,7 +186,7 @@ def _add_scores_and_report(builder: Builder, settings: EvaluateSettings, questio
     builder.add(
         "report",
         "report",
-        {"title": builder.recipe.name, "models": names},
+        {"title": builder.recipe.name, "models": names, "texts": settings.shown_texts},
         code="report",
         make=making.report(
             builder.recipe.name,
@@ -198,6 +198,7 @@ def _add_scores_and_report(builder: Builder, settings: EvaluateSettings, questio
             overlaps={c.name: builder.root / f"overlap/{c.name}" for c in looked_at},
             has_costs=settings.cost,
             adapters=adapters,
+            texts=settings.shown_texts,
         ),
         needs=[
             "scores/scores",

@@ -138,6 +138,11 @@ class EvaluateSettings(Settings):
         description="Measure memory and speed of each model, too; the report, which shows them, is "
         "then not the same to the byte in another run.",
     )
+    shown_texts: Literal["open", "all", "none"] = Field(
+        "open",
+        description="Questions whose texts the report shows: open, those under a licence that lets "
+        "anybody pass them on (CC0, CC-BY, -SA, -ND, MIT, Apache, BSD, ODC-BY); all; or none.",
+    )
     ensembles: list[EnsembleSettings] = Field(
         default_factory=list, description="Ensembles of evaluated models."
     )

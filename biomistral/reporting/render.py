@@ -48,27 +48,38 @@ _LATEX_HEAD = r"""\documentclass{article}
 """
 
 
-def render_html(document: Document, *, figures: str = "") -> str:
+def render_html(document: Document, *, figures: str = "", browser: str = "") -> str:
     """One page that needs no other file and no network.
 
-    ``figures`` is the folder beside the page that has the figures as files, if there is one.
+    ``figures`` is the folder beside the page that has the figures as files, ``browser`` the page of
+    the questions, if there are such.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("biomistral.reporting"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = _environment()
     environment.filters["safe_svg"] = Markup  # our own figures; their texts are escaped there
     environment.filters["shortened"] = shortened
     return environment.get_template("report.html").render(
         document=document,
         figures=figures,
+        browser=browser,
         advisory=ADVISORY,
         letters=LETTERS,
         formats={"Markdown": table_markdown, "LaTeX": table_latex, "CSV": table_csv},
         grouped=grouped_rows,
+    )
+
+
+def render_browser(title: str) -> str:
+    """The page of the question browser; its data lie in scripts beside it."""
+    return _environment().get_template("questions.html").render(title=title, advisory=ADVISORY)
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("biomistral.reporting"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
 
 

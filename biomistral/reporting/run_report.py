@@ -34,6 +34,8 @@ from biomistral.records import (
     TaskOverlap,
     read_records,
 )
+from biomistral.reporting.browser import Texts, may_show
+from biomistral.reporting.browser_files import PAGE, write_browser
 from biomistral.reporting.charts import Chart, pdf_file, svg_file
 from biomistral.reporting.document import Document, Material, compose
 from biomistral.reporting.render import (
@@ -94,6 +96,7 @@ def report(
     overlaps: Mapping[str, Path] | None = None,
     costs: Path | None = None,
     adapters: Mapping[str, Path] | None = None,
+    texts: Texts = "open",
     origin: Origin | None = None,
 ) -> Path:
     """Write the report of a run to ``out`` and return it.
@@ -103,20 +106,31 @@ def report(
     folder that is not there (a hub id), and then says less about itself. ``overlaps`` are folders of
     what was found of the questions in each corpus, ``costs`` a folder of measured costs.
     ``adapters`` are those that were merged into models of the same names, or stand alone: their
-    training is shown.
+    training is shown. ``texts`` says of which questions the texts are shown: those under a licence
+    that lets anybody pass them on, all, or none.
 
-    Makes ``index.html``, ``report.md``, ``report.tex``, ``tables/*.csv``, ``figures/*.svg`` and
+    Makes ``index.html``, ``questions.html`` with its data in ``questions/*.js``, ``report.md``, ``report.tex``, ``tables/*.csv``, ``figures/*.svg`` and
     ``*.pdf``, and ``cards/*.md``.
     Raises ``InputError`` if scores or questions cannot be read.
     """
     inputs = _Inputs(
         scores, questions, models, corpora, predictions, overlaps or {}, adapters or {}, costs
     )
-    origin = origin or _origin(out, title, inputs)
-    material = _read(inputs)
+    origin = origin or _origin(out, {"title": title, "texts": texts}, inputs)
+    material = _read(inputs, texts)
     document = compose(title, material)
     with artifacts.create(out, origin) as draft:
-        _write_text(draft.folder / "index.html", render_html(document, figures=FIGURES))
+        num_questions = write_browser(
+            draft.folder,
+            title=title,
+            questions=questions,
+            predictions=predictions,
+            tasks=material.results.tasks,
+            languages=material.results.languages,
+            texts=texts,
+        )
+        page = render_html(document, figures=FIGURES, browser=PAGE if num_questions else "")
+        _write_text(draft.folder / "index.html", page)
         _write_text(draft.folder / "report.md", render_markdown(document))
         _write_text(draft.folder / "report.tex", render_latex(document))
         _write_tables(draft.folder / "tables", document, material.results)
@@ -127,19 +141,20 @@ def report(
         draft.counts["tables"] = len(document.tables)
         draft.counts["figures"] = len(document.charts)
         draft.counts["cards"] = len(models)
+        draft.counts["questions"] = num_questions
     return out
 
 
-def _origin(out: Path, title: str, inputs: _Inputs) -> Origin:
+def _origin(out: Path, settings: Mapping[str, str], inputs: _Inputs) -> Origin:
     fingerprints = {
         f"{role}: {name}": artifacts.fingerprint_of_files([path])
         for role, name, path in inputs.labelled()
         if path.exists()
     }
-    return Origin("report", out.name, {"title": title}, fingerprints)
+    return Origin("report", out.name, settings, fingerprints)
 
 
-def _read(inputs: _Inputs) -> Material:
+def _read(inputs: _Inputs, texts: Texts) -> Material:
     found = [_artefact(*labelled) for labelled in inputs.labelled()]
     order = [*inputs.predictions, *inputs.models]
     tasks = list(read_records(inputs.questions / "tasks.parquet", Task))
@@ -157,7 +172,7 @@ def _read(inputs: _Inputs) -> Material:
         others=[a for a in found if a.role not in {"model", "corpus"}],
         costs=_costs(inputs.costs),
         logs=_logs({**inputs.models, **inputs.adapters}),
-        samples=_samples(inputs, results, tasks),
+        samples=_samples(inputs, results, [t for t in tasks if may_show(t.licence, texts)]),
         overlaps={
             name: _if_there(folder / "overlap.parquet", TaskOverlap)
             for name, folder in inputs.overlaps.items()
@@ -217,12 +232,14 @@ def _log_lines(path: Path) -> Iterator[LogLine]:
 
 
 def _samples(inputs: _Inputs, results: Results, tasks: Sequence[Task]) -> list[Sample]:
-    """Draw sample questions and join them with the models' predictions in the main scoring."""
+    """Draw sample questions of ``tasks`` and join them with predictions in the main scoring."""
     files = [folder / "predictions.parquet" for folder in inputs.predictions.values()]
     if not results.settings or not files:
         return []
     scoring = results.settings[0].scoring
-    keys = choose(_answered(files[0], scoring), results.languages)
+    titles = {task.name: task.title for task in tasks}
+    answered = [key for key in _answered(files[0], scoring) if key[1] in titles]
+    keys = choose(answered, results.languages)
     ids = [id_ for _, _, id_ in keys]
     questions = {
         (q.language, q.task, q.id): q
@@ -235,9 +252,8 @@ def _samples(inputs: _Inputs, results: Results, tasks: Sequence[Task]) -> list[S
             key = (p.language, p.task, p.question_id)
             if p.scoring == scoring and key in answers:
                 answers[key].append(p)
-    titles = {task.name: task.title for task in tasks}
     return [
-        make_sample(questions[key], titles.get(key[1], key[1]), answers[key], results.models)
+        make_sample(questions[key], titles[key[1]], answers[key], results.models)
         for key in keys
         if key in questions
     ]

@@ -57,8 +57,8 @@ def test_every_file_for_readers_carries_the_advisory(made: Path, page) -> None:
 def test_the_page_needs_no_other_file(page) -> None:
     links = [value for _, attribute, value, _ in page.iterlinks() if attribute is not None]
     assert links  # the table of contents
-    # Links to cards and figures are there to be followed; nothing is fetched to show the page.
-    assert all(link.startswith(("#", "cards/", "figures/")) for link in links)
+    # Links to cards, figures and questions are there to be followed; nothing is fetched to show the page.
+    assert all(link.startswith(("#", "cards/", "figures/", "questions.html")) for link in links)
     assert not page.xpath("//link | //*[@src]")
     styles = " ".join(page.xpath("//style/text()"))
     assert not re.search(r"url\(|@import", styles)
