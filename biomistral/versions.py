@@ -37,7 +37,7 @@ STEP_VERSIONS: Mapping[str, int] = {
     "merge": 2,
     "quantize": 2,
     "questions": 2,
-    "overlap": 1,
+    "overlap": 2,
     "predict": 4,
     "translate": 2,
     "ensemble": 3,

@@ -46,6 +46,11 @@ def runs_of(questions: Iterable[Question], width: int = WIDTH) -> dict[Key, Hash
     }
 
 
+def all_of(wanted: Mapping[Key, Hashes]) -> Hashes:
+    """Return the runs of all questions, sorted and each once."""
+    return np.unique(np.concatenate(list(wanted.values()))) if wanted else np.empty(0, np.uint64)
+
+
 def overlaps(
     questions: Sequence[Question], texts: Iterable[str], width: int = WIDTH
 ) -> list[Overlap]:
@@ -54,17 +59,23 @@ def overlaps(
     Texts are read once and none is kept.
     """
     wanted = runs_of(questions, width)
-    known = _all_of(wanted)
+    return judge(wanted, seen_in(texts, all_of(wanted), width))
+
+
+def seen_in(texts: Iterable[str], known: Hashes, width: int = WIDTH) -> Hashes:
+    """Return those of some runs, which are sorted, that stand in texts; sorted, too."""
     found = np.zeros(len(known), dtype=np.bool_)
     runs = Runs(width)
     for text in texts:
         in_text = runs.of(text)
         seen = in_text[are_in(in_text, known)]
         found[np.searchsorted(known, seen)] = True
-    return [
-        Overlap(*key, len(own), int(found[np.searchsorted(known, own)].sum()))
-        for key, own in wanted.items()
-    ]
+    return known[found]
+
+
+def judge(wanted: Mapping[Key, Hashes], seen: Hashes) -> list[Overlap]:
+    """Say for each question, with its runs, how many of them are among those that were seen."""
+    return [Overlap(*key, len(own), int(are_in(own, seen).sum())) for key, own in wanted.items()]
 
 
 def by_task(found: Iterable[Overlap]) -> list[TaskOverlap]:
@@ -90,7 +101,3 @@ def _summed(key: tuple[str, str], group: Sequence[Overlap]) -> TaskOverlap:
 
 def _parts(question: Question) -> list[str]:
     return [question.context, question.stem, *question.choices]
-
-
-def _all_of(wanted: Mapping[Key, Hashes]) -> Hashes:
-    return np.unique(np.concatenate(list(wanted.values()))) if wanted else np.empty(0, np.uint64)

@@ -229,15 +229,21 @@ def questions(benchmark: BenchmarkSettings, settings: EvaluateSettings) -> Make:
     return make
 
 
-def overlap(settings: CorpusSettings, questions: Path) -> Make:
-    """How many test questions stand in the texts of a corpus."""
+def overlap(settings: CorpusSettings, tokenizer: Place, tokens: Path, questions: Path) -> Make:
+    """How many test questions stand in the rows of a corpus."""
 
     def make(out: Path, origin: Origin, progress: Progress) -> None:
         from biomistral.benchmark import find_overlap
-        from biomistral.corpus import iterate_texts
 
-        texts = iterate_texts(settings, _runs(settings, questions))
-        find_overlap(questions, texts, out, origin=origin, progress=progress)
+        find_overlap(
+            questions,
+            tokens,
+            tokenizer.folder(),
+            out,
+            workers=settings.workers,
+            origin=origin,
+            progress=progress,
+        )
 
     return make
 

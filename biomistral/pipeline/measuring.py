@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from biomistral import artifacts
 from biomistral.artifacts import Kind
 from biomistral.pipeline import making
-from biomistral.pipeline.deciding import NOT_OF_ANSWERS, of_texts
+from biomistral.pipeline.deciding import NOT_OF_ANSWERS
 from biomistral.pipeline.steps import Make, Step
 from biomistral.recipe import links
 from biomistral.recipe.settings import CorpusSettings, EvaluateSettings, Recipe
@@ -119,18 +119,20 @@ def add_questions(builder: Builder, settings: EvaluateSettings) -> None:
 
 
 def _add_overlap(builder: Builder, settings: CorpusSettings, questions: Path) -> None:
-    """Add the step that looks for questions in a corpus."""
-    sources, missing = builder.corpus_files(settings)
+    """Add the step that looks for questions in the rows of a corpus."""
+    model = links.tokenizer_model(builder.recipe, settings) or ""
+    reads = builder.model_inputs([model])
+    reads["needs"] += [f"tokens/{settings.name}", "questions/benchmark"]
     builder.add(
         "overlap",
         settings.name,
-        of_texts(settings),
+        {},
         code="overlap",
-        make=making.overlap(settings, questions),
-        needs=["questions/benchmark"],
-        sources=sources,
-        missing=missing,
+        make=making.overlap(
+            settings, builder.model(model), builder.tokens(settings.name), questions
+        ),
         section="evaluate",
+        **reads,
     )
 
 

@@ -129,7 +129,7 @@ def overlap_tables(overlaps: Mapping[str, Sequence[TaskOverlap]], results: Resul
                 head="Task",
                 columns=(Column("Language", is_text=True), *map(Column, heads)),
                 rows=tuple(rows),
-                note="Found: shares 13 words in a row with a document. Half found: half of all its "
+                note="Found: 13 words in a row of it are in the corpus. Half found: half of all its "
                 "runs of 13 words do. Questions without 13 words in a row can be neither found nor "
                 "excluded.",
             )
