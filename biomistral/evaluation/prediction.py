@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,14 +96,15 @@ def predict(
         other = _fitted(validation, engine, rule)
         if isinstance(engine, EndpointEngine) and tested.requests:
             progress(0, None, engine.expect([*tested.requests, *other.requests]).words)
+        units, others = _units(engine, tested.requests), _units(engine, other.requests)
+        _tell_what_is_asked_again(name, store, [*units, *others])
         if (
             not isinstance(model, EndpointModel)
             and settings.engine == "own"
             and num_elsewhere() > 1
         ):
-            units = _units(engine, [*tested.requests, *other.requests])
-            _score_elsewhere(settings, model, revision, units, store, progress)
-        tables, counts = _answers(engine, tested.requests, store, name=name, progress=progress)
+            _score_elsewhere(settings, model, revision, [*units, *others], store, progress)
+        tables, counts = _answers(engine, units, store, name=name, progress=progress)
         if tested.shortened or tested.skipped:
             counts["long_prompts"] = {
                 "shortened": tested.shortened,
@@ -113,7 +115,7 @@ def predict(
         if isinstance(engine, EndpointEngine):
             draft.counts["in_words"] = in_words(tables)
         if other.requests:
-            tables, _ = _answers(engine, other.requests, store, name=name, progress=progress)
+            tables, _ = _answers(engine, others, store, name=name, progress=progress)
             _join(tables, draft.folder / VALIDATION)
             draft.counts["validation_predictions"] = len(other.requests)
     return out
@@ -158,15 +160,16 @@ def _fitted(asked: Asked, engine: Engine, rule: Rule) -> Fitted:
 
 
 def _answers(
-    engine: Engine, requests: Sequence[Request], store: Store, *, name: str, progress: Progress
+    engine: Engine, units: Sequence[Unit], store: Store, *, name: str, progress: Progress
 ) -> tuple[list[pa.Table], dict[str, Any]]:
     """Return the predictions of all units, scored or kept, and counts of them."""
     tables: list[pa.Table] = []
     counts: dict[str, Any] = {"predictions": 0, "prompts": 0, **dict.fromkeys(_COSTS, 0)}
-    for unit in _units(engine, requests):
+    num_requests = sum(len(unit.requests) for unit in units)
+    for unit in units:
         found = store.read(unit, name)
         if found is None:
-            listener = _ahead(progress, counts["predictions"], len(requests), unit.words)
+            listener = _ahead(progress, counts["predictions"], num_requests, unit.words)
             _score(engine, unit, store, listener)
             found = store.read(unit, name)
             assert found is not None, "a unit that was just written can be read"
@@ -177,12 +180,24 @@ def _answers(
         for key in _COSTS:  # once unknown, the sum is
             known = counts[key] is not None and cost[key] is not None
             counts[key] = counts[key] + cost[key] if known else None
-        progress(counts["predictions"], len(requests), unit.words)
+        progress(counts["predictions"], num_requests, unit.words)
     return tables, {key: count for key, count in counts.items() if count is not None}
 
 
-def _units(engine: Engine, requests: Sequence[Request]) -> Iterator[Unit]:
-    return cut(requests, engine.facts() if requests else {})
+def _units(engine: Engine, requests: Sequence[Request]) -> list[Unit]:
+    return list(cut(requests, engine.facts() if requests else {}))
+
+
+def _tell_what_is_asked_again(name: str, store: Store, units: Sequence[Unit]) -> None:
+    """Warn of answers that are kept but not used: who has them does not expect to wait."""
+    for why, outdated in store.outdated(units).items():
+        more = f" and {len(outdated) - 3} more" if len(outdated) > 3 else ""
+        listed = "; ".join(unit.words for unit in outdated[:3])
+        warnings.warn(
+            f"{name}: scoring {len(outdated)} of {len(units)} units again, although {store.folder} "
+            f"keeps answers to them: {why} ({listed}{more})",
+            stacklevel=2,
+        )
 
 
 def _score_elsewhere(

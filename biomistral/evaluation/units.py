@@ -8,7 +8,8 @@ never outdated: whoever asks anything else asks under another key.
     <key>.parquet            a whole unit: records.Prediction without the model's name
     <key>.unfinished.jsonl   a unit being scored: one line per finished batch
 
-The second is written line by line while a batch follows the other, so a process that is killed
+A file says in its metadata what its key is of, so that a later version, which asks otherwise, can say
+why it does not use it. The second kind is written line by line while a batch follows the other, so a process that is killed
 loses the batch in flight. Two processes may share a folder; one unit is scored by one of them.
 
 Knows nothing about models, prompts or how answers come about.
@@ -34,7 +35,17 @@ from biomistral import artifacts
 from biomistral.errors import InputError
 from biomistral.records import Prediction, Request, write_records
 
-_COST = b"cost"
+_COST, _MADE_FROM = b"cost", b"made_from"
+_PLACE = ("task", "language", "shots", "seed", "scoring")
+# Why kept answers to the same task are not used; by what is not the same.
+_WHY = {
+    "version": "they are of version {then} of the engine, which is {now} now",
+    "engine": "they are of the engine {then}, and {now} is asked now",
+    "precision": "they were computed in {then}, and {now} is asked for now",
+    "requests": "questions, worked examples or prompt are not the same as then",
+    "": "something that they depend on is not the same as then",
+}
+_UNKNOWN = "they are of an earlier version of this package and do not say what they were made from"
 _OF_BOTH = sorted(
     {f.name for f in dataclasses.fields(Request)} & {f.name for f in dataclasses.fields(Prediction)}
 )
@@ -46,6 +57,7 @@ class Unit:
 
     requests: Sequence[Request]
     key: str
+    made_from: Mapping[str, Any] = field(default_factory=dict)  # what the key is of
 
     @property
     def words(self) -> str:
@@ -63,7 +75,9 @@ def cut(requests: Iterable[Request], facts: Mapping[str, Any]) -> Iterator[Unit]
         requests, key=lambda r: (r.task, r.language, r.shots, r.seed, r.scoring)
     ):
         unit = list(group)
-        yield Unit(unit, artifacts.digest_of([facts, [dataclasses.asdict(r) for r in unit]]))
+        asked = [dataclasses.asdict(request) for request in unit]
+        made_from = {**facts, "requests": artifacts.digest_of(asked)}
+        yield Unit(unit, artifacts.digest_of([facts, asked]), made_from)
 
 
 class Store:
@@ -93,6 +107,37 @@ class Store:
     def has(self, unit: Unit) -> bool:
         """Whether a whole unit is kept."""
         return self._path(unit).is_file()
+
+    def outdated(self, units: Iterable[Unit]) -> dict[str, list[Unit]]:
+        """Units of which answers of the same model are kept, but not to be used; by why not.
+
+        Answers of files that do not say of which model they are count, too.
+        """
+        missing = [unit for unit in units if not self.has(unit)]
+        kept = self._made_from() if missing else {}
+        found: dict[str, list[Unit]] = {}
+        for unit in missing:
+            first = unit.requests[0]
+            there = kept.get(tuple(str(getattr(first, name)) for name in _PLACE), [])
+            if why := _why_not(unit.made_from, there):
+                found.setdefault(why, []).append(unit)
+        return found
+
+    def _made_from(self) -> dict[tuple[str, ...], list[dict[str, Any]]]:
+        """What the files there were made from, {} where they do not say, by task and the rest."""
+        found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for path in sorted(self.folder.glob("*.parquet")):
+            try:
+                with pq.ParquetFile(path) as file:
+                    made_from = json.loads(
+                        (file.schema_arrow.metadata or {}).get(_MADE_FROM, b"{}")
+                    )
+                    row = next(file.iter_batches(1, columns=list(_PLACE))).to_pylist()[0]
+            except (OSError, ValueError, StopIteration, IndexError, pa.ArrowException):
+                continue  # whoever reads it removes it
+            place = tuple(str(row[name]) for name in _PLACE)
+            found.setdefault(place, []).append(made_from)
+        return found
 
     def begin(self, unit: Unit) -> Unfinished:
         """Open a unit to score what is left of it; use it in a ``with`` block.
@@ -161,7 +206,10 @@ class Unfinished:
             for index, request in enumerate(self.unit.requests)
         )
         draft = self.path.with_suffix(f".{os.getpid()}.writing")
-        metadata = {_COST.decode(): json.dumps(dict(cost))}
+        metadata = {
+            _COST.decode(): json.dumps(dict(cost)),
+            _MADE_FROM.decode(): json.dumps(dict(self.unit.made_from), sort_keys=True),
+        }
         write_records(draft, records, Prediction, metadata=metadata)
         artifacts.flush(draft)
         draft.rename(self.path)
@@ -181,6 +229,22 @@ class Unfinished:
             good += len(line)
         self._stream.truncate(good)
         self.resumed = bool(self.answers)
+
+
+def _why_not(now: Mapping[str, Any], kept: Sequence[Mapping[str, Any]]) -> str:
+    """Say why none of the kept answers is used; "" if all are known to be of other models."""
+    same_model = [then for then in kept if then and then.get("model") == now.get("model")]
+    if same_model:
+        differing = [
+            sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
+            for then in same_model
+        ]
+        index = min(range(len(differing)), key=lambda i: len(differing[i]))
+        then = same_model[index]
+        # That of the engine first: where it is another one, its version says nothing.
+        name = next((name for name in ("engine", *_WHY) if name in differing[index]), "")
+        return _WHY[name].format(then=then.get(name), now=now.get(name))
+    return _UNKNOWN if any(not then for then in kept) else ""
 
 
 def _prediction(request: Request, logprobs: tuple[float, ...], top: str) -> Prediction:

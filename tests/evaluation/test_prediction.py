@@ -204,6 +204,7 @@ def test_a_seed_that_is_added_costs_that_seed(tiny_model, requests, tmp_path, sc
     assert content_digest(out) == content_digest(fresh)
 
 
+@pytest.mark.filterwarnings("ignore:tiny. scoring 1 of 1 units again")
 @pytest.mark.parametrize(
     "change", ["seed", "template", "data", "choices", "gold", "order", "precision", "version"]
 )
@@ -233,6 +234,20 @@ def test_whoever_asks_something_else_is_never_served_old_answers(
     assert {request.question_id for request in scored} >= {"q0"}
     fresh = predict(settings, tiny_model, asked, tmp_path / "fresh", name="tiny")
     assert content_digest(out) == content_digest(fresh)
+
+
+def test_a_newer_engine_says_that_it_scores_again_what_is_kept(
+    tiny_model, requests, tmp_path, scored, monkeypatch
+):
+    keeping = Keeping(tmp_path / "units")
+    predict(SETTINGS, tiny_model, requests, tmp_path / "a", name="tiny", keeping=keeping)
+    monkeypatch.setattr("biomistral.models.scoring.ENGINE_VERSION", 99)
+    with pytest.warns(UserWarning, match=r"tiny: scoring 3 of 3 units again") as told:
+        predict(SETTINGS, tiny_model, requests, tmp_path / "b", name="tiny", keeping=keeping)
+    text = str(told[0].message)
+    assert "of the engine, which is 99 now (plants, en, seed 1, letter; " in text
+    assert str(keeping.units) in text
+    assert len(scored) == 2 * len(requests)
 
 
 def test_another_model_at_the_same_path_is_another_model(make_model, requests, tmp_path, scored):

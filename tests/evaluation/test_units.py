@@ -113,3 +113,64 @@ def test_a_broken_file_is_as_good_as_none(unit, tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     assert Store(tmp_path).read(unit, "m") is None
     assert list(tmp_path.iterdir()) == []
+
+
+# --- answers that are kept and not used -----------------------------------------------------------
+
+
+def _keep(store, unit):
+    with store.begin(unit) as unfinished:
+        unfinished.keep(range(3), [(-1.0, -2.0)] * 3, [""] * 3)
+        unfinished.finish(COST)
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"version": 4}, "they are of version 3 of the engine, which is 4 now"),
+        ({"precision": "bfloat16"}, "computed in float32, and bfloat16 is asked for now"),
+        ({"engine": "vllm 1", "version": 1}, "of the engine own, and vllm 1 is asked now"),
+        ({"rounding": "up"}, "something that they depend on is not the same"),
+        ({"model": "other"}, None),
+    ],
+)
+def test_it_is_said_why_kept_answers_are_not_used(requests, tmp_path, changed, why):
+    facts = {**FACTS, "engine": "own", "version": 3}
+    store = Store(tmp_path)
+    assert store.outdated(cut(requests, facts)) == {}
+    _keep(store, next(cut(requests, facts)))
+    assert store.outdated(cut(requests, facts)) == {}
+    found = store.outdated(cut(requests, {**facts, **changed}))
+    if why is None:
+        assert found == {}
+        return
+    [(said, [unit])] = found.items()
+    assert why in said
+    assert unit.words == "plants, en, seed 1, letter"
+
+
+def test_another_prompt_to_the_same_task_is_said(requests, unit, tmp_path):
+    store = Store(tmp_path)
+    _keep(store, unit)
+    other = [dataclasses.replace(request, prompt="other") for request in requests]
+    [why] = store.outdated(cut(other, FACTS))
+    assert "questions, worked examples or prompt are not the same" in why
+
+
+def test_of_several_kept_answers_the_nearest_says_why(requests, tmp_path):
+    store = Store(tmp_path)
+    for facts in ({"version": 1, "precision": "x"}, {"version": 2, "precision": "float32"}):
+        _keep(store, next(cut(requests, {"model": "abc", **facts})))
+    [why] = store.outdated(cut(requests, {**FACTS, "version": 3}))
+    assert "version 2 of the engine, which is 3" in why
+
+
+def test_files_that_do_not_say_what_they_were_made_from_are_named_as_such(unit, tmp_path):
+    _keep(Store(tmp_path), dataclasses.replace(unit, key="0" * 64, made_from={}))
+    [why] = Store(tmp_path).outdated([unit])
+    assert "do not say what they were made from" in why
+
+
+def test_a_damaged_file_is_no_reason(unit, tmp_path):
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    assert Store(tmp_path).outdated([unit]) == {}
