@@ -68,7 +68,7 @@ def launch(console: Console, bar: Progress, again: Again, step: Step) -> None:
 
 def check_only_training(waiting: Iterable[Step]) -> None:
     """Raise ``InputError`` if several processes are to make what one makes."""
-    others = [step.key for step in waiting if step.section not in TRAINED]
+    others = [step.key for step in waiting if step.code not in TRAINED]
     if num_processes() > 1 and others:
         raise InputError(
             f"{others[0]}: is not there yet, and {num_processes()} processes (WORLD_SIZE) make only "

@@ -108,7 +108,7 @@ class _Builder:
         origin = Origin(
             kind, name, kept, {**inputs, **(sources or {})}, versions.STEP_VERSIONS[code]
         )
-        step = Step(kind, name, origin, tuple(inputs), make, section, tuple(missing))
+        step = Step(kind, name, origin, tuple(inputs), make, section, tuple(missing), code)
         self.steps[step.key] = step
 
     def ordered(self) -> list[Step]:

@@ -16,7 +16,7 @@ from biomistral.errors import InputError, MissingDependencyError, ModelError, di
 from biomistral.pipeline.steps import Step, Verdict, judge
 from biomistral.progress import Progress, ignore
 
-TRAINED = ("pretrain",)  # sections whose steps can run in several processes
+TRAINED = ("pretrain", "sft", "dpo")  # code of steps that can run in several processes
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def run_steps(
     for step in steps:
         out, verdict = root / step.key, verdicts[step.key]
         started = time.perf_counter()
-        if verdict.state != "done" and launch is not None and step.section in TRAINED:
+        if verdict.state != "done" and launch is not None and step.code in TRAINED:
             launch(step)
         elif verdict.state != "done":
             make(step, out, progress_of(step))

@@ -30,6 +30,7 @@ class Step:
     make: Make = field(compare=False, repr=False)
     section: str = ""  # of the recipe it comes from
     missing: tuple[str, ...] = ()  # what it needs from the user that is not there
+    code: str = ""  # that makes it, by its name in ``versions.STEP_VERSIONS``
 
     @property
     def key(self) -> str:

@@ -30,7 +30,7 @@ def training_needs(recipe: Recipe, num_processes: int = 1) -> Iterator[tuple[str
         yield f"model/{entry.name}", _needs(recipe, entry, num_processes)
     for tuned in (*recipe.sft, *recipe.dpo):
         key = f"{'adapter' if tuned.makes_adapter else 'model'}/{tuned.name}"
-        yield key, _tuning_needs(recipe, tuned)
+        yield key, _tuning_needs(recipe, tuned, num_processes)
 
 
 def _needs(recipe: Recipe, entry: PretrainSettings, num_processes: int) -> str:
@@ -48,15 +48,19 @@ def _needs(recipe: Recipe, entry: PretrainSettings, num_processes: int) -> str:
     return _said(entry, f"{shape.num_parameters:,} parameters", needed, checkpoint, each)
 
 
-def _tuning_needs(recipe: Recipe, entry: TuningSettings) -> str:
+def _tuning_needs(recipe: Recipe, entry: TuningSettings, num_processes: int) -> str:
     shape = _shape(recipe, entry.model)
     if shape is None:
         return _UNKNOWN
     trained = f"{memory.num_trained(entry, shape):,} of {shape.num_parameters:,} parameters trained"
     if not entry.makes_adapter:
         trained = f"{shape.num_parameters:,} parameters"
-    needed = memory.estimate_tuning(entry, shape)
-    return _said(entry, trained, needed, memory.tuning_checkpoint_bytes(entry, shape))
+    try:
+        needed = memory.estimate_tuning(entry, shape, num_processes)
+    except BiomistralError as error:
+        return str(error)
+    each = " in each process" if num_processes > 1 else ""
+    return _said(entry, trained, needed, memory.tuning_checkpoint_bytes(entry, shape), each)
 
 
 def _said(

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 from biomistral.artifacts import flush
+from biomistral.training import processes
 
 COMPLETE = "complete"
 
@@ -37,3 +38,11 @@ def newest_complete(folder: Path) -> Path | None:
         else:
             shutil.rmtree(checkpoint)
     return max(whole, key=step_of, default=None)
+
+
+def newest_of_all(folder: Path) -> Path | None:
+    """Do the same in each of several processes; the first one sweeps."""
+    if processes.is_first():
+        newest_complete(folder)
+    processes.wait_for_all()
+    return newest_complete(folder)

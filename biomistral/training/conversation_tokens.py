@@ -91,7 +91,7 @@ class Renderer:
         )
         if not any(learned):
             raise spot.wrong("nothing of what the assistant says is left in tokens")
-        return Lesson(tuple(encoded["input_ids"]), learned)
+        return Lesson(tuple(encoded["input_ids"]), learned, source=str(spot))
 
     def preference(self, spot: Spot, pair: Pair) -> Preference:
         """Encode a pair of messages."""
@@ -170,4 +170,6 @@ def _parted(spot: Spot, prompt: list[int], chosen: list[int], rejected: list[int
     shared = min(common_length(prompt, chosen), common_length(prompt, rejected))
     if shared == 0 or chosen[shared:] == rejected[shared:]:
         raise spot.wrong("prompt and answers cannot be told apart in tokens; write a longer prompt")
-    return Preference(tuple(prompt[:shared]), tuple(chosen[shared:]), tuple(rejected[shared:]))
+    return Preference(
+        tuple(prompt[:shared]), tuple(chosen[shared:]), tuple(rejected[shared:]), str(spot)
+    )

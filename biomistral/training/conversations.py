@@ -29,9 +29,13 @@ class Spot:
     file: str
     line: int
 
+    def __str__(self) -> str:
+        """As errors say it."""
+        return f"{self.file}, line {self.line}"
+
     def wrong(self, what: str) -> InputError:
         """An error that says where."""
-        return InputError(f"{self.file}, line {self.line}: {what}")
+        return InputError(f"{self}: {what}")
 
 
 @dataclass(frozen=True, slots=True)

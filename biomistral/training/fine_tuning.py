@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,22 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from biomistral import artifacts
 from biomistral.artifacts import Origin
 from biomistral.models.loading import load_model, load_tokenizer
 from biomistral.progress import Progress, ignore
 from biomistral.recipe.settings import SftSettings
 from biomistral.records import Request
-from biomistral.training import tuning_run
-from biomistral.training.answer_loss import Calibrating, answer_losses
+from biomistral.training import processes, tuning_run
+from biomistral.training.answer_head import (
+    Answers,
+    Start,
+    base_of,
+    has_plain_head,
+    head_of,
+    states_at_answers,
+    use_answer_loss,
+)
+from biomistral.training.answer_loss import Calibrating
 from biomistral.training.attention import keep_documents_apart
 from biomistral.training.conversation_tokens import Renderer, without_tests
 from biomistral.training.conversations import (
@@ -34,9 +43,10 @@ from biomistral.training.conversations import (
     find_data_files,
     read_conversations,
 )
-from biomistral.training.cross_entropy import IGNORED, PLAIN_HEADS
+from biomistral.training.epochs import NOTHING, Epochs
 from biomistral.training.lessons import Lesson, collate_lessons, lessons_of, pack
 from biomistral.training.low_rank import load_learner
+from biomistral.training.trainer import InOrder
 
 
 def fine_tune(
@@ -60,13 +70,13 @@ def fine_tune(
     Raises ``InputError`` if data cannot be read or nothing is left of it, ``ModelError`` if the
     model cannot be trained so, ``MissingDependencyError`` without PEFT for an adapter.
     """
-    tuning_run.refuse_several_processes()
     seed = settings.seed if settings.seed is not None else seed
     files = [path for _, path in find_data_files(settings.data)]
     conversations = read_conversations(files)
     origin = origin or tuning_run.origin_of(settings, model, files, requests, test_runs, seed)
-    with artifacts.create(out, origin, resume=True) as draft:
-        tuning_run.check_room(settings, model, out, max(1, len(requests) + len(conversations)))
+    tuning_run.check_room(settings, model, out, max(1, len(requests) + len(conversations)))
+    processes.connect()
+    with processes.shared_draft(out, origin) as draft:
         progress(0, None, "loading the model")
         learner = load_learner(settings, model, seed)
         tokenizer = load_tokenizer(model)
@@ -84,13 +94,13 @@ def fine_tune(
             if settings.packing
             else [[lesson] for lesson in kept]
         )
-        arguments = tuning_run.arguments_of(settings, draft.work, seed, len(rows))
-        watching = tuning_run.watcher(settings, progress)
-        trainer = _trainer(settings, learner, model, rows, arguments, watching)
-        tuning_run.run(settings, trainer, learner, watching)
+        run = tuning_run.plan(settings, out, rows, seed)
+        watching = tuning_run.watcher(run, progress)
+        trainer = _trainer(run, learner, model, rows, draft.work, watching)
+        tuning_run.train(run, trainer, learner, watching)
         draft.counts.update(examples=len(kept), rows=len(rows), left_out=dict(+left_out))
         card = _card(settings, len(kept), Counter(request.task for request in requests))
-        tuning_run.finish(settings, trainer, learner, model, draft, card, watching=watching)
+        tuning_run.finish(run, trainer, learner, model, draft, card, watching=watching)
     return out
 
 
@@ -108,19 +118,21 @@ def _lessons(
 
 
 class _Rows(Dataset[list[Lesson]]):
-    """Rows of lessons as the data loader wants them."""
+    """Rows of lessons in the order of training, as the data loader wants them."""
 
-    def __init__(self, rows: Sequence[list[Lesson]]) -> None:
+    def __init__(self, rows: Sequence[list[Lesson]], order: Epochs) -> None:
         self.rows = rows
+        self.order = order
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.order.places)
 
-    def __getitem__(self, index: int) -> list[Lesson]:
-        return self.rows[index]
+    def __getitem__(self, place: int) -> list[Lesson]:
+        row = self.order.places[place]
+        return [] if row == NOTHING else self.rows[row]
 
 
-class _AnswerTrainer(Trainer):
+class _AnswerTrainer(InOrder, Trainer):
     """The Trainer with our loss. ``start`` is a model that stays as it was, if one is needed."""
 
     def __init__(self, *, calibrating: Calibrating, start: Any = None, **arguments: Any) -> None:
@@ -136,60 +148,51 @@ class _AnswerTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         assert not return_outputs, "nothing is evaluated here"
-        targets = inputs["labels"][:, 1:]  # (B, T - 1)
-        logits = answer_logits(model, inputs)  # (N, V)
-        start_logits = None
+        read = {name: inputs[name] for name in ("input_ids", "position_ids", "documents")}
+        # No attention mask and no cache: with either, examples of one row would see each other.
+        read["use_cache"] = False
+        answers = Answers(inputs["labels"], inputs["letters"], self.calibrating)
         if self.calibrating.jeffreys_weight:
-            with torch.no_grad(), self._as_it_started(model) as start:
-                start_logits = answer_logits(start, inputs)
-        losses = answer_losses(
-            logits,
-            targets[targets != IGNORED],
-            letters=inputs["letters"],
-            calibrating=self.calibrating,
-            start_logits=start_logits,
-        )
-        # Over all tokens of the optimizer step, however it is cut into forward passes.
-        return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+            answers = replace(answers, start=self._start_of(model, read, answers.due))
+        nats: Tensor = model(**read, answers=answers).loss
+        # Over all tokens of the optimizer step, however it is cut; processes take the mean of theirs.
+        assert num_items_in_batch is not None, "the Trainer counts labels"
+        loss: Tensor = nats * self.accelerator.num_processes / num_items_in_batch
+        return loss
+
+    def _start_of(self, model: Any, read: Mapping[str, Any], due: Tensor) -> Start:
+        """What the model before training says at these places."""
+
+        def logits_of(states: Tensor) -> Tensor:
+            with self._as_it_started(model) as start:
+                logits: Tensor = head_of(start)(states)
+            return logits
+
+        with torch.no_grad(), self._as_it_started(model) as start:
+            return Start(states_at_answers(start, read, due), logits_of)
 
     @contextlib.contextmanager
     def _as_it_started(self, model: Any) -> Any:
         """The model before training: another one, or this one without its adapter."""
         if self.start is not None:
-            yield self.start
+            with torch.autocast(self.start.device.type, enabled=False):
+                yield self.start
             return
         learner = self.accelerator.unwrap_model(model)
-        with learner.disable_adapter():
+        with learner.disable_adapter(), self.accelerator.autocast():
             yield learner
 
 
-def answer_logits(model: Any, inputs: Mapping[str, Any]) -> Tensor:
-    """Logits where an answer token is due, row by row.  # (N, V).
-
-    The head, the dearest layer of a small model, is asked for these columns only. No attention mask
-    and no cache: with either, examples of one row would see each other (see ``attention``).
-    """
-    due = inputs["labels"][:, 1:] != IGNORED  # (B, T - 1)
-    columns = due.any(0).nonzero()[:, 0]  # (P,)
-    logits = model(
-        input_ids=inputs["input_ids"],
-        position_ids=inputs["position_ids"],
-        documents=inputs["documents"],
-        use_cache=False,
-        logits_to_keep=columns,
-    ).logits  # (B, P, V)
-    picked: Tensor = logits[due[:, columns]]
-    return picked
-
-
 def _trainer(
-    settings: SftSettings,
+    run: tuning_run.Run,
     learner: Any,
     model: Path,
     rows: Sequence[list[Lesson]],
-    arguments: Mapping[str, Any],
+    work: Path,
     watching: TrainerCallback,
 ) -> Trainer:
+    settings = run.settings
+    assert isinstance(settings, SftSettings)
     calibrating = Calibrating(
         settings.answer_smoothing, settings.entropy_weight, settings.jeffreys_weight
     )
@@ -200,13 +203,15 @@ def _trainer(
     for each in (learner, start):
         if each is not None:
             attend_within_examples(each)
+    use_answer_loss(learner)
+    arguments = tuning_run.arguments_of(run, work, learner)
     with tuning_run.quiet():
         return _AnswerTrainer(
             calibrating=calibrating,
             start=start,
             model=learner.train(),
             args=TrainingArguments(**arguments),
-            train_dataset=_Rows(rows),
+            train_dataset=_Rows(rows, run.order),
             data_collator=collate_lessons,
             callbacks=[watching],
         )
@@ -218,9 +223,8 @@ def attend_within_examples(model: Any) -> None:
     Elsewhere the library's dense mask, which positions that restart ask for, keeps them apart: it
     computes whole rows (2.7 times slower with 16 examples in rows of 2,048, measured on a CPU).
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if base.config.model_type in PLAIN_HEADS:
-        keep_documents_apart(base)
+    if has_plain_head(model):
+        keep_documents_apart(base_of(model))
 
 
 def _card(settings: SftSettings, num_examples: int, by_task: Mapping[str, int]) -> Any:

@@ -36,6 +36,7 @@ class Lesson:
     is_answer: tuple[bool, ...]  # one per id; never the first
     letters: tuple[int, ...] = ()  # ids of all choices' letters, if the answer is one
     letter_place: int = 0  # index of the letter among ids
+    source: str = ""  # where it is from, for people
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +46,17 @@ class Preference:
     prompt: tuple[int, ...]
     chosen: tuple[int, ...]
     rejected: tuple[int, ...]
+    source: str = ""  # where it is from, for people
 
     @property
     def num_tokens(self) -> int:
         """Tokens of prompt and longer answer."""
         return len(self.prompt) + max(len(self.chosen), len(self.rejected))
+
+    @property
+    def num_read_tokens(self) -> int:
+        """Tokens of both answers, each behind the prompt."""
+        return 2 * len(self.prompt) + len(self.chosen) + len(self.rejected)
 
 
 def lessons_of(tokenizer: Any, requests: Sequence[Request]) -> list[Lesson]:
@@ -67,7 +74,8 @@ def lessons_of(tokenizer: Any, requests: Sequence[Request]) -> list[Lesson]:
             # Where a letter joins the prompt's end, a tail is longer, and its last token decides.
             letters = tuple(other[-1] for other in encoded.tails)
             learned[len(encoded.trunk) : len(ids) - 2] = [False] * (len(tail) - 1)
-        lessons.append(Lesson(ids, tuple(learned), letters, len(ids) - 2 if letters else 0))
+        letter_place = len(ids) - 2 if letters else 0
+        lessons.append(Lesson(ids, tuple(learned), letters, letter_place, _source(request)))
     return lessons
 
 
@@ -85,9 +93,14 @@ def preferences_of(
         draw = torch.Generator().manual_seed(_number(request, seed))
         drawn = torch.randperm(len(wrong), generator=draw).tolist()[:rejections]
         pairs += [
-            Preference(tuple(encoded.trunk), (*right, eos), (*wrong[place], eos)) for place in drawn
+            Preference(tuple(encoded.trunk), (*right, eos), (*wrong[place], eos), _source(request))
+            for place in drawn
         ]
     return pairs
+
+
+def _source(request: Request) -> str:
+    return f"{request.task}/{request.language}/{request.question_id}"
 
 
 def _number(request: Request, seed: int) -> int:
@@ -129,13 +142,13 @@ def pack(lessons: Sequence[Lesson], row_length: int) -> list[list[Lesson]]:
 
 
 def collate_lessons(rows: Sequence[Sequence[Lesson]]) -> dict[str, Any]:
-    """Stack rows of lessons, filled up to the longest row of the batch.
+    """Stack rows of lessons, filled up to the longest row of the batch; a row may have none.
 
     ``input_ids``, ``labels`` and ``position_ids`` are (B, T); ``documents`` says where examples lie
     (``attention``); ``letters`` is (N, K) in the order of the labels that are learned, with
     ``NO_LETTER`` where there is none.
     """
-    width = max(sum(len(lesson.ids) for lesson in row) for row in rows)
+    width = max(1, *(sum(len(lesson.ids) for lesson in row) for row in rows))
     input_ids = torch.zeros(len(rows), width, dtype=torch.int64)
     labels = torch.full_like(input_ids, IGNORED)
     positions = torch.zeros_like(input_ids)

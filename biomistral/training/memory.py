@@ -16,9 +16,11 @@ from typing import Any
 
 from biomistral.errors import ModelError
 from biomistral.recipe.settings import DpoSettings, PretrainSettings
-from biomistral.recipe.tuning import TuningSettings
+from biomistral.recipe.tuning import SftSettings, TuningSettings
 
 _LOGITS_AT_ONCE = 1 << 27  # of the blocked loss, on a GPU
+# Of a loss on answers with more than cross-entropy, and how often they are there in float32.
+_LOGITS_OF_A_BLOCK, _COPIES_OF_A_BLOCK = 1 << 24, 6
 # Bytes a parameter: weights, gradients, both moments of AdamW, copies that autocast makes.
 _BYTES = {"bfloat16": (2, 2, 4, 0), "mixed": (4, 4, 8, 2), "float32": (4, 4, 8, 0)}
 
@@ -155,13 +157,15 @@ def estimate(
     )
 
 
-def estimate_tuning(settings: TuningSettings, shape: Shape) -> Estimate:
-    """Estimate the memory of fine-tuning or preference tuning, in full rows.
+def estimate_tuning(settings: TuningSettings, shape: Shape, num_processes: int = 1) -> Estimate:
+    """Estimate the memory of one process of fine-tuning or preference tuning, in full rows.
 
     Of a model beside an adapter only the weights count. TRL's DPO computes all logits of both
-    answers, in float32; fine-tuning those of answers only, which are few for questions.
+    answers, in float32; fine-tuning those of answers only, in blocks. Several processes share all
+    weights where these are trained, and each has its own adapter.
     """
     trained = num_trained(settings, shape)
+    own = trained // (1 if settings.makes_adapter else num_processes)
     is_mixed = settings.precision == "mixed"
     compute_bytes = 2 if is_mixed else 4
     is_dpo = isinstance(settings, DpoSettings)
@@ -172,16 +176,26 @@ def estimate_tuning(settings: TuningSettings, shape: Shape) -> Estimate:
         weights = inside * bits // 8 + outside * compute_bytes + 4 * trained
     else:
         stays_near = bool(getattr(settings, "jeffreys_weight", 0.0))
-        copies = 2 if is_dpo or stays_near else 1
-        weights = trained * (4 * copies + (2 if is_mixed else 0))
+        weights = own * (4 + (2 if is_mixed else 0)) + 4 * trained * (is_dpo or stays_near)
     layer = shape.activation_bytes_per_token(compute_bytes=compute_bytes)
     # What stays between layers is in the type of the weights.
     between = shape.hidden * (2 if is_mixed and settings.makes_adapter else 4)
     is_checkpointed = settings.gradient_checkpointing
     per_token = shape.layers * (between if is_checkpointed else layer) + layer * is_checkpointed
-    tokens = settings.rows_per_step * settings.sequence_length * (2 if is_dpo else 1)
-    logits = 4 * tokens * shape.vocabulary if is_dpo else 0
-    return Estimate(weights, 4 * trained, 8 * trained, tokens * per_token + logits)
+    rows, _ = split_step(settings.rows_per_step, settings.accumulation_steps, num_processes)
+    tokens = rows * settings.sequence_length * (2 if is_dpo else 1)
+    logits = _bytes_of_logits(settings, tokens * shape.vocabulary, compute_bytes)
+    return Estimate(weights, 4 * own, 8 * own, tokens * per_token + logits)
+
+
+def _bytes_of_logits(settings: TuningSettings, num_logits: int, compute_bytes: int) -> int:
+    """Held at once if every token is of an answer."""
+    if isinstance(settings, DpoSettings):
+        return 4 * num_logits
+    assert isinstance(settings, SftSettings)
+    if settings.jeffreys_weight or settings.entropy_weight or settings.answer_smoothing:
+        return min(num_logits, _LOGITS_OF_A_BLOCK) * 4 * _COPIES_OF_A_BLOCK
+    return min(num_logits, _LOGITS_AT_ONCE) * compute_bytes
 
 
 def num_trained(settings: TuningSettings, shape: Shape) -> int:
@@ -276,6 +290,8 @@ def remedies(settings: PretrainSettings | TuningSettings) -> list[str]:
             "start it on more GPUs (biomistral run --nproc N), which share it (sharding: full)"
         )
     elif settings.method != "qlora":
+        if not settings.makes_adapter:
+            ways.append("start it on more GPUs (biomistral run --nproc N), which share it")
         ways.append("set method: qlora, which holds the model in 8 or 4 bits")
     elif settings.bits == 8:
         ways.append("set bits: 4")

@@ -13,18 +13,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biomistral import artifacts
 from biomistral.artifacts import Origin
 from biomistral.errors import require
 from biomistral.models.loading import load_model, load_tokenizer
 from biomistral.progress import Progress, ignore
 from biomistral.recipe.settings import DpoSettings
 from biomistral.records import Request
-from biomistral.training import tuning_run
+from biomistral.training import processes, tuning_run
 from biomistral.training.conversation_tokens import encode_pairs, without_tests
 from biomistral.training.conversations import find_data_files, read_pairs
 from biomistral.training.lessons import Preference, preferences_of
 from biomistral.training.low_rank import load_learner
+from biomistral.training.trainer import InOrder
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback
@@ -54,14 +54,15 @@ def prefer(
     their last checkpoint. Raises ``InputError`` if pairs cannot be read or none is left,
     ``ModelError`` if the model cannot be trained so, ``MissingDependencyError`` without TRL.
     """
-    tuning_run.refuse_several_processes()
     require("trl", extra="training", purpose=f"preference tuning ({settings.name})")
     seed = settings.seed if settings.seed is not None else seed
     files = [path for _, path in find_data_files(settings.pairs)]
     pairs = read_pairs(files)
     origin = origin or tuning_run.origin_of(settings, model, files, requests, test_runs, seed)
-    with artifacts.create(out, origin, resume=True) as draft:
-        tuning_run.check_room(settings, model, out, max(1, len(requests) + len(pairs)))
+    num_pairs = max(1, len(requests) * settings.rejections + len(pairs))
+    tuning_run.check_room(settings, model, out, num_pairs)
+    processes.connect()
+    with processes.shared_draft(out, origin) as draft:
         progress(0, None, "loading the model")
         learner = load_learner(settings, model, seed)
         tokenizer = load_tokenizer(model)
@@ -70,12 +71,12 @@ def prefer(
         found += encode_pairs(tokenizer, plain)
         limit, too_long = tuning_run.limit_of(settings, learner)
         kept = tuning_run.short_enough(found, lambda pair: pair.num_tokens, limit, settings.name)
-        arguments = tuning_run.arguments_of(settings, draft.work, seed, len(kept))
+        run = tuning_run.plan(settings, out, kept, seed)
         # A second copy of the model stays as it was; beside an adapter, the model does without it.
         start = None if settings.makes_adapter else load_model(model, precision="float32")
-        watching = tuning_run.watcher(settings, progress)
-        trainer = _trainer(settings, (learner, start), tokenizer, kept, arguments, watching)
-        tuning_run.run(settings, trainer, learner, watching)
+        watching = tuning_run.watcher(run, progress)
+        trainer = _trainer(run, (learner, start), tokenizer, kept, draft.work, watching)
+        tuning_run.train(run, trainer, learner, watching)
         left_out = Counter(
             {
                 "overlap with test questions": len(pairs) - len(plain),
@@ -85,7 +86,7 @@ def prefer(
         draft.counts.update(pairs=len(kept), left_out=dict(+left_out))
         card = _card(settings, len(kept), Counter(request.task for request in requests))
         tuning_run.finish(
-            *(settings, trainer, learner, model, draft, card),
+            *(run, trainer, learner, model, draft, card),
             watching=watching,
             measures=_MEASURES,
         )
@@ -93,13 +94,15 @@ def prefer(
 
 
 def _trainer(
-    settings: DpoSettings,
+    run: tuning_run.Run,
     models: tuple[Any, Any],  # what learns, and what it is compared with
     tokenizer: Any,
     pairs: Sequence[Preference],
-    arguments: Mapping[str, Any],
+    work: Path,
     watching: TrainerCallback,
 ) -> Trainer:
+    settings = run.settings
+    assert isinstance(settings, DpoSettings)
     with tuning_run.quiet():
         import datasets
         from trl.trainer import dpo_config, dpo_trainer
@@ -107,7 +110,7 @@ def _trainer(
     base: Any = dpo_trainer.DPOTrainer
     config: Any = dpo_config.DPOConfig
 
-    class EncodedPairs(base):  # type: ignore[misc]
+    class EncodedPairs(InOrder, base):  # type: ignore[misc]
         """TRL's trainer for pairs that are encoded already, and without a card of its own."""
 
         def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
@@ -118,6 +121,7 @@ def _trainer(
 
     learner, start = models
     learner.config.use_cache = False
+    arguments = tuning_run.arguments_of(run, work, learner)
     columns = {
         "prompt_ids": [list(pair.prompt) for pair in pairs],
         "chosen_ids": [list(pair.chosen) for pair in pairs],
@@ -134,7 +138,7 @@ def _trainer(
                 loss_type=settings.loss,
                 max_length=None,
             ),
-            train_dataset=datasets.Dataset.from_dict(columns),
+            train_dataset=datasets.Dataset.from_dict(columns).select(run.order.places),
             processing_class=tokenizer,
             callbacks=[watching],
         )

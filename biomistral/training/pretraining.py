@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from biomistral import artifacts
 from biomistral.artifacts import Draft, Origin
 from biomistral.disk import check_space
@@ -29,7 +27,6 @@ from biomistral.models.loading import (
     Precision,
     load_model,
     load_tokenizer,
-    pick_device,
     quiet_transformers,
 )
 from biomistral.models.rows import PackedRows
@@ -38,13 +35,14 @@ from biomistral.models.writing import copy_companions
 from biomistral.progress import Progress, ignore
 from biomistral.recipe.settings import PretrainSettings
 from biomistral.training import guards, memory, processes
-from biomistral.training.checkpointing import newest_complete, step_of
+from biomistral.training.checkpointing import newest_of_all, step_of
 from biomistral.training.collation import collate
+from biomistral.training.evidence import forget_evidence, keep_evidence
 from biomistral.training.held_out import held_out_loss
 from biomistral.training.ordering import Line, RowsInLine, check_same_length, line_up
 from biomistral.training.schedule import Course
 from biomistral.training.tracking import THROUGHPUT, Trackers
-from biomistral.training.trainer import make_trainer, run_trainer
+from biomistral.training.trainer import make_trainer, run_trainer, save_whole
 from biomistral.training.training_log import training_log, write_log
 from biomistral.training.watching import Watch, Watcher
 
@@ -85,7 +83,7 @@ def pretrain(
         odd = guards.odd_rate(settings.learning_rate, sum(p.numel() for p in learner.parameters()))
         if odd and processes.is_first():
             warnings.warn(f"{settings.name}: {odd}", stacklevel=2)
-        start = _start(draft.work)
+        start = newest_of_all(draft.work)
         watcher = Watcher(_watch(run, out, progress, start))
         trainer = make_trainer(
             settings,
@@ -104,12 +102,13 @@ def pretrain(
             finally:
                 if watcher.watch.trackers is not None:
                     watcher.watch.trackers.close()
-            _save(trainer, settings, learner, draft.folder)
+            in_bfloat16 = settings.precision != "float32"
+            save_whole(trainer, learner, draft.folder, in_bfloat16=in_bfloat16)
         if processes.is_first():
             if not copy_companions(model, draft.folder):
                 tokenizer.save_pretrained(draft.folder)
             _finish(run, draft, trainer.state, watcher)
-            _evidence_file(out).unlink(missing_ok=True)
+            forget_evidence(out)
     return out
 
 
@@ -141,11 +140,11 @@ class Run:
             length = self.course.num_steps * self.rows_a_step
         return RowsInLine((self.rows, *self.mixed), self.line, length)
 
-    def rows_of_step(self, step: int) -> list[dict[str, Any]]:
+    def rows_of_step(self, step: int) -> dict[str, Any]:
         """Corpus, row and documents of each row of an optimizer step, counted from 1."""
         corpora = (self.rows, *self.mixed)
         first, last = (step - 1) * self.rows_a_step, min(step * self.rows_a_step, len(self.line))
-        return [
+        listed = [
             {
                 "corpus": _name_of(rows.folder),
                 "row": int(self.line.rows[place]),
@@ -154,6 +153,7 @@ class Run:
             for place in range(first, last)
             for rows in [corpora[self.line.corpora[place]]]
         ]
+        return {"rows": listed}
 
 
 def _plan(settings: PretrainSettings, corpus: Path, others: Mapping[str, Path], seed: int) -> Run:
@@ -209,14 +209,6 @@ def _check_room(run: Run, model: Path, out: Path) -> None:
         check_space(out, size, f"the model {settings.name} and its checkpoints")
 
 
-def _start(work: Path) -> Path | None:
-    """The checkpoint to go on from; what is not whole is swept away, by the first process."""
-    if processes.is_first():
-        newest_complete(work)
-    processes.wait_for_all()
-    return newest_complete(work)
-
-
 def _watch(run: Run, out: Path, progress: Progress, start: Path | None) -> Watch:
     settings = run.settings
     measured = {_name_of(run.rows.folder): run.rows, **run.further}
@@ -237,39 +229,9 @@ def _watch(run: Run, out: Path, progress: Progress, start: Path | None) -> Watch
         },
         measure_every=max(1, round(run.course.num_steps / settings.held_out_measurements)),
         largest_loss_rise=settings.largest_loss_rise,
-        keep_evidence=functools.partial(_keep_evidence, run, out),
+        keep_evidence=functools.partial(keep_evidence, out, "documents", run.rows_of_step),
         trackers=Trackers(settings, step_of(start)) if is_first else None,
     )
-
-
-def _evidence_file(out: Path) -> Path:
-    return out.with_name(f"{out.name}.stopped.json")
-
-
-def _keep_evidence(run: Run, out: Path, step: int, loss: float) -> str:
-    """Write which documents were in the step at which a run is stopped; say where."""
-    path = _evidence_file(out)
-    if processes.is_first():
-        facts = {"step": step, "loss": str(loss), "rows": run.rows_of_step(step)}
-        artifacts.write_json(path, facts)
-    return f"; the documents of this step are listed in {path}"
-
-
-def _save(trainer: Any, settings: PretrainSettings, learner: Any, folder: Path) -> None:
-    """Write the model, by the first process; of a sharded one all give their part."""
-    learner.config.use_cache = True
-    if trainer.is_fsdp_enabled:
-        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-        if processes.is_first():
-            guards.check_tensors(weights)
-            dtype = torch.float32 if settings.precision == "float32" else torch.bfloat16
-            learner.save_pretrained(folder, state_dict={k: w.to(dtype) for k, w in weights.items()})
-        return
-    guards.check_weights(learner)
-    if settings.precision == "mixed":
-        learner.to(torch.bfloat16)
-    if processes.is_first():
-        learner.save_pretrained(folder)
 
 
 def _finish(run: Run, draft: Draft, state: Any, watcher: Watcher) -> None:
@@ -280,12 +242,7 @@ def _finish(run: Run, draft: Draft, state: Any, watcher: Watcher) -> None:
     write_log(draft.folder, log)
     write_card(draft.folder, _card(run))
     artifacts.write_json(draft.folder / THROUGHPUT, watcher.meter.facts())
-    draft.device = str(pick_device())
-    draft.threads = torch.get_num_threads()
-    if draft.device != "cpu":
-        draft.not_deterministic = "GPU kernels of the backward pass add in varying order"
-    elif processes.num_processes() > 1:
-        draft.not_deterministic = "several processes add gradients in another order than one"
+    processes.note_machine(draft)
     draft.counts.update(
         steps=state.global_step,
         tokens=run.tokens_after(state.global_step),

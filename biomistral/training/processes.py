@@ -20,9 +20,14 @@ def num_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def rank() -> int:
+    """Which of the processes this is, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def is_first() -> bool:
     """Whether this is the process that writes."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return rank() == 0
 
 
 def connect() -> None:
@@ -62,6 +67,18 @@ def shared_draft(out: Path, origin: Origin) -> Iterator[Draft]:
     folder = artifacts.draft_folder(out, origin)
     yield Draft(folder=folder, work=folder / artifacts.WORK)
     wait_for_all()
+
+
+def note_machine(draft: Draft) -> None:
+    """Say in the manifest where a model was trained, and whether another run gives the same."""
+    import torch
+
+    draft.device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    draft.threads = torch.get_num_threads()
+    if draft.device != "cpu":
+        draft.not_deterministic = "GPU kernels of the backward pass add in varying order"
+    elif num_processes() > 1:
+        draft.not_deterministic = "several processes add gradients in another order than one"
 
 
 def launch_command(num_processes: int, arguments: list[str]) -> list[str]:

@@ -19,6 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from biomistral.errors import ModelError
 from biomistral.models.loading import quiet_transformers
 from biomistral.recipe.settings import PretrainSettings
+from biomistral.training import guards
 from biomistral.training.attention import keep_documents_apart
 from biomistral.training.cross_entropy import use_blocked_loss
 from biomistral.training.memory import split_step
@@ -27,16 +28,22 @@ from biomistral.training.schedule import Course
 from biomistral.training.staying_near import stay_near
 
 
-class OrderedTrainer(Trainer):
+class InOrder:
+    """Part of a Trainer: it takes rows as they come."""
+
+    train_dataset: Any
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
+        rows: Any = self.train_dataset if train_dataset is None else train_dataset
+        return SequentialSampler(rows)
+
+
+class OrderedTrainer(InOrder, Trainer):
     """A Trainer that takes rows as they come and a learning rate from a ``Course``."""
 
     def __init__(self, course: Course, **arguments: Any) -> None:
         self.course = course
         super().__init__(**arguments)
-
-    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
-        rows: Any = self.train_dataset if train_dataset is None else train_dataset
-        return SequentialSampler(rows)
 
     def create_scheduler(
         self,
@@ -104,7 +111,7 @@ def make_trainer(
         dataloader_pin_memory=has_gpu,
         use_cpu=not has_gpu,
         torch_compile=settings.compile and has_gpu,
-        **_of_several_processes(settings, model),
+        **of_several_processes(model, sharding=settings.sharding),
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # else a second GPU would double the rows of a step
     with quiet_transformers():
@@ -120,21 +127,21 @@ def make_trainer(
     return trainer
 
 
-def _of_several_processes(settings: PretrainSettings, model: Any) -> dict[str, Any]:
+def of_several_processes(model: Any, *, sharding: str) -> dict[str, Any]:
     """Arguments that say how the model is shared among processes."""
     if num_processes() == 1:
         return {}
     # Every parameter has a part in every loss, so none is looked for.
     common = {"ddp_find_unused_parameters": False}
     if not torch.cuda.is_available():
-        if settings.sharding == "full" and is_first():
+        if sharding == "full" and is_first():
             warnings.warn(
                 "on a CPU the Trainer does not shard a model: each process keeps a whole copy "
                 "(sharding: none), which takes as much memory as one process alone",
                 stacklevel=2,
             )
         return {**common, "ddp_backend": "gloo"}
-    if settings.sharding == "none":
+    if sharding == "none":
         return common
     return {
         "fsdp": True,
@@ -157,3 +164,20 @@ def run_trainer(trainer: Trainer, start: Path | None) -> None:
             "rows_per_step and raise accumulation_steps by the same factor, set "
             "gradient_checkpointing: true or, for tuning, method: qlora, and run again"
         ) from error
+
+
+def save_whole(trainer: Any, learner: Any, folder: Path, *, in_bfloat16: bool) -> None:
+    """Check and write all weights, by the first process; of a sharded model all give their part."""
+    learner.config.use_cache = True
+    if trainer.is_fsdp_enabled:
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+        if is_first():
+            guards.check_tensors(weights)
+            dtype = torch.bfloat16 if in_bfloat16 else torch.float32
+            learner.save_pretrained(folder, state_dict={k: w.to(dtype) for k, w in weights.items()})
+        return
+    guards.check_weights(learner)
+    if in_bfloat16:
+        learner.to(torch.bfloat16)
+    if is_first():
+        learner.save_pretrained(folder)

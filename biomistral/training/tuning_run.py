@@ -7,10 +7,10 @@ the same files, undisturbed or resumed. Knows nothing about losses.
 from __future__ import annotations
 
 import contextlib
-import math
-import os
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,16 +23,20 @@ from biomistral.disk import check_space
 from biomistral.errors import InputError
 from biomistral.models.cards import Card, write_card
 from biomistral.models.checkpoints import Checkpoint
-from biomistral.models.loading import load_tokenizer, pick_device, quiet_transformers
+from biomistral.models.loading import load_tokenizer, quiet_transformers
 from biomistral.models.writing import copy_companions
-from biomistral.progress import Progress
-from biomistral.recipe.tuning import SftSettings, TuningSettings
+from biomistral.progress import Progress, ignore
+from biomistral.recipe.tuning import DpoSettings, SftSettings, TuningSettings
 from biomistral.records import Request
-from biomistral.training import guards, memory
-from biomistral.training.checkpointing import newest_complete, step_of
+from biomistral.training import epochs, guards, memory, processes
+from biomistral.training.checkpointing import newest_of_all, step_of
+from biomistral.training.epochs import Epochs
+from biomistral.training.evidence import forget_evidence, keep_evidence
+from biomistral.training.lessons import Lesson, Preference
 from biomistral.training.low_rank import num_trained, save_adapter
+from biomistral.training.processes import note_machine
 from biomistral.training.tracking import THROUGHPUT, Trackers
-from biomistral.training.trainer import run_trainer
+from biomistral.training.trainer import of_several_processes, run_trainer, save_whole
 from biomistral.training.training_log import training_log, write_log
 from biomistral.training.watching import Watch, Watcher
 
@@ -62,20 +66,71 @@ def origin_of(
     )
 
 
-def num_steps(settings: TuningSettings, num_rows: int) -> int:
-    """Optimizer steps of a run; the last one of an epoch may have fewer rows."""
-    an_epoch = math.ceil(num_rows / (settings.rows_per_step * settings.accumulation_steps))
-    return max(1, math.ceil(round(settings.epochs * an_epoch, 6)))  # 1.1 x 10 is more than 11
+def rows_a_step(settings: TuningSettings) -> int:
+    """Rows (of preference tuning: pairs) of an optimizer step, of all processes together."""
+    return settings.rows_per_step * settings.accumulation_steps
 
 
-def arguments_of(settings: TuningSettings, work: Path, seed: int, num_rows: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Run:
+    """A tuning run as it is known once its examples are."""
+
+    settings: TuningSettings
+    out: Path
+    order: Epochs
+    num_tokens: Sequence[int]  # of each row or pair
+    sources: Sequence[Sequence[str]]  # where the examples of each are from
+    seed: int
+
+    @functools.cached_property
+    def _totals(self) -> list[int]:
+        return self.order.totals_after(self.num_tokens)
+
+    def tokens_after(self, step: int) -> int:
+        """Tokens of examples that have gone through the model in so many steps."""
+        return self._totals[step]
+
+    def examples_of_step(self, step: int) -> dict[str, list[str]]:
+        """Where the examples of an optimizer step, counted from 1, are from."""
+        rows = self.order.of_step(step)
+        return {"examples": [source for row in rows for source in self.sources[row]]}
+
+
+def plan(
+    settings: TuningSettings,
+    out: Path,
+    examples: Sequence[Sequence[Lesson]] | Sequence[Preference],
+    seed: int,
+) -> Run:
+    """Lay out a run over rows of examples, or over pairs."""
+    is_dpo = isinstance(settings, DpoSettings)
+    order = epochs.line_up(
+        *(len(examples), rows_a_step(settings)),
+        epochs=settings.epochs,
+        seed=seed,
+        repeat=is_dpo,  # TRL takes the mean over the pairs of a forward pass
+    )
+    parts = [[item] if isinstance(item, Preference) else item for item in examples]
+    sizes = [
+        sum(p.num_read_tokens if isinstance(p, Preference) else len(p.ids) for p in row)
+        for row in parts
+    ]
+    return Run(settings, out, order, sizes, [[part.source for part in row] for row in parts], seed)
+
+
+def arguments_of(run: Run, work: Path, learner: Any) -> dict[str, Any]:
     """What ``TrainingArguments`` are made of."""
-    steps = num_steps(settings, num_rows)
+    settings, steps = run.settings, run.order.num_steps
     constant = settings.schedule == "constant"
+    rows, forward_passes = memory.split_step(
+        settings.rows_per_step, settings.accumulation_steps, processes.num_processes()
+    )
+    # Adapters are small: each process has its own. Whole models are sharded, where that is possible.
+    sharding = "none" if settings.makes_adapter else "full"
     return {
         "output_dir": str(work),
-        "per_device_train_batch_size": settings.rows_per_step,
-        "gradient_accumulation_steps": settings.accumulation_steps,
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": forward_passes,
         "max_steps": steps,
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "constant_with_warmup" if constant else settings.schedule,
@@ -86,25 +141,17 @@ def arguments_of(settings: TuningSettings, work: Path, seed: int, num_rows: int)
         # Each step, or a resumed run would average over other steps than an undisturbed one.
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # would hide a loss that is not a number
-        "include_num_input_tokens_seen": "all",
         "save_steps": settings.save_every_steps,
         "save_total_limit": settings.keep_checkpoints,
-        "seed": seed,
+        # Of dropout: another one in each process.
+        "seed": run.seed + processes.rank(),
         "remove_unused_columns": False,
         "report_to": "none",
         "disable_tqdm": True,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "use_cpu": not torch.cuda.is_available(),
+        **of_several_processes(learner, sharding=sharding),
     }
-
-
-def refuse_several_processes() -> None:
-    """Raise ``InputError`` where torchrun or accelerate started more than one process."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError(
-            f"training: was started in {os.environ['WORLD_SIZE']} processes (WORLD_SIZE), and "
-            "tuning runs in one; start it without torchrun or accelerate launch"
-        )
 
 
 def limit_of(settings: TuningSettings, learner: Any) -> tuple[int, str]:
@@ -130,13 +177,16 @@ def short_enough(
     return kept
 
 
-def watcher(settings: TuningSettings, progress: Progress) -> Watcher:
+def watcher(run: Run, progress: Progress) -> Watcher:
     """What watches a run: progress, whole checkpoints, and a stop at a loss that is wrong."""
     return Watcher(
         Watch(
-            progress,
-            tokens_seen=lambda state: int(state.num_input_tokens_seen),
-            largest_loss_rise=settings.largest_loss_rise,
+            progress if processes.is_first() else ignore,
+            tokens_seen=lambda state: run.tokens_after(state.global_step),
+            largest_loss_rise=run.settings.largest_loss_rise,
+            keep_evidence=functools.partial(
+                keep_evidence, run.out, "examples", run.examples_of_step
+            ),
         )
     )
 
@@ -146,9 +196,12 @@ def check_room(settings: TuningSettings, model: Path, out: Path, num_rows: int) 
     shape = memory.shape_of(Checkpoint(model).config)
     if shape is None:
         return
-    memory.check_fits(memory.estimate_tuning(settings, shape), memory.device_bytes(), settings)
-    size = memory.tuning_disk_bytes(settings, shape, num_steps(settings, num_rows))
-    check_space(out, size, f"{settings.name} and its checkpoints")
+    needed = memory.estimate_tuning(settings, shape, processes.num_processes())
+    memory.check_fits(needed, memory.device_bytes(), settings)
+    if processes.is_first():
+        steps = epochs.num_steps(num_rows, rows_a_step(settings), settings.epochs)
+        size = memory.tuning_disk_bytes(settings, shape, steps)
+        check_space(out, size, f"{settings.name} and its checkpoints")
 
 
 @contextlib.contextmanager
@@ -159,24 +212,27 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def run(settings: TuningSettings, trainer: Any, learner: Any, watching: Watcher) -> None:
+def train(run: Run, trainer: Any, learner: Any, watching: Watcher) -> None:
     """Train, from the newest whole checkpoint if there is one."""
+    settings = run.settings
     odd = guards.odd_rate(settings.learning_rate, num_trained(learner))
-    if odd:
+    if odd and processes.is_first():
         warnings.warn(f"{settings.name}: {odd}", stacklevel=2)
     trainer.remove_callback(PrinterCallback)
     trainer.args._n_gpu = min(1, trainer.args.n_gpu)  # else a second GPU would double the rows
-    start = newest_complete(Path(trainer.args.output_dir))
-    trackers = watching.watch.trackers = Trackers(settings, step_of(start))
+    start = newest_of_all(Path(trainer.args.output_dir))
+    trackers = Trackers(settings, step_of(start)) if processes.is_first() else None
+    watching.watch.trackers = trackers
     try:
         with quiet():
             run_trainer(trainer, start)
     finally:
-        trackers.close()
+        if trackers is not None:
+            trackers.close()
 
 
 def finish(
-    settings: TuningSettings,
+    run: Run,
     trainer: Any,
     learner: Any,
     base: Path,
@@ -187,34 +243,35 @@ def finish(
     measures: Mapping[str, str] | None = None,
 ) -> None:
     """Write what was trained, its log and its card; ``measures`` are logged values to keep."""
-    guards.check_weights(learner)
-    draft.counts["trained_parameters"] = num_trained(learner)
+    settings = run.settings
     if settings.makes_adapter:
-        save_adapter(learner, base, draft.folder)
+        guards.check_weights(learner)
+        if processes.is_first():
+            save_adapter(learner, base, draft.folder)
     else:
-        learner.config.use_cache = True
-        if settings.precision == "mixed":
-            learner.to(torch.bfloat16)
         with quiet_transformers():
-            learner.save_pretrained(draft.folder)
-        if not copy_companions(base, draft.folder):
-            load_tokenizer(base).save_pretrained(draft.folder)
+            in_bfloat16 = settings.precision == "mixed"
+            save_whole(trainer, learner, draft.folder, in_bfloat16=in_bfloat16)
+    if not processes.is_first():
+        return
+    if not settings.makes_adapter and not copy_companions(base, draft.folder):
+        load_tokenizer(base).save_pretrained(draft.folder)
     state = trainer.state
     log = training_log(
-        state.log_history, state.max_steps, lambda e: int(e["num_input_tokens_seen"]), measures
+        state.log_history, state.max_steps, lambda e: run.tokens_after(e["step"]), measures
     )
     write_log(draft.folder, log)
     artifacts.write_json(draft.folder / THROUGHPUT, watching.meter.facts())
     write_card(draft.folder, card)
-    draft.device = str(pick_device())
-    draft.threads = torch.get_num_threads()
-    if draft.device != "cpu":
-        draft.not_deterministic = "GPU kernels of the backward pass add in varying order"
+    note_machine(draft)
     draft.counts.update(
+        trained_parameters=num_trained(learner),
         steps=state.global_step,
         tokens=log[-1]["tokens"],
+        processes=processes.num_processes(),
         final_loss=log[-1]["loss"],
     )
+    forget_evidence(run.out)
 
 
 def card_of(
@@ -238,7 +295,7 @@ def card_of(
             **(adapter if settings.makes_adapter else {"Method": "all weights trained"}),
             "Epochs": f"{settings.epochs:g}",
             "Peak learning rate": f"{settings.learning_rate:g}, {settings.schedule}",
-            "Rows per optimizer step": str(settings.rows_per_step * settings.accumulation_steps),
+            "Rows per optimizer step": str(rows_a_step(settings)),
         },
         **more,
     )

@@ -20,9 +20,9 @@ pretrain: [{name: m, model: start, tokens: 64, rows_per_step: 2, learning_rate: 
 """
 
 
-def step_of(section: str, key: str = "model/m") -> Step:
+def step_of(code: str, key: str = "model/m") -> Step:
     kind, name = key.split("/")
-    return Step(kind, name, Origin("model", name, {}), (), lambda *_: None, section)  # type: ignore[arg-type]
+    return Step(kind, name, Origin("model", name, {}), (), lambda *_: None, code=code)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_dry_run_says_what_training_needs(command, recipe: Path, tmp_path: Pat
 
 
 def test_several_processes_make_only_what_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
-    waiting = [step_of("corpus[0]", "tokens/c"), step_of("pretrain")]
+    waiting = [step_of("corpus", "tokens/c"), *map(step_of, ("pretrain", "sft", "dpo"))]
     launching.check_only_training(waiting)
     monkeypatch.setenv("WORLD_SIZE", "2")
     launching.check_only_training(waiting[1:])

@@ -11,6 +11,7 @@ from biomistral import artifacts, versions
 from biomistral.errors import InputError
 from biomistral.models.adapters import is_adapter
 from biomistral.pipeline import plan, run_steps
+from biomistral.pipeline.running import TRAINED
 from biomistral.pipeline.tuning import section_of
 from biomistral.recipe import parse_recipe
 
@@ -69,6 +70,12 @@ def test_an_adapter_is_three_steps_and_what_follows_needs_the_model(recipe_of, t
     assert order.index("model/taught") < order.index("adapter/preferring")
     assert {"adapter/taught", "adapter/preferring"} <= set(steps["report/report"].needs)
     assert [steps[f"adapter/{name}"].section for name in ("taught", "preferring")] == ["sft", "dpo"]
+
+
+def test_only_the_training_itself_can_be_shared_by_processes(recipe_of, tmp_path):
+    steps = plan(recipe_of(dpo="method: full"), tmp_path)
+    shared = {step.key for step in steps if step.code in TRAINED}
+    assert shared == {"adapter/taught", "model/preferring"}
 
 
 def test_full_tuning_makes_a_model_at_once(recipe_of, tmp_path):

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from biomistral.training.checkpointing import COMPLETE, mark_complete, newest_complete, step_of
+from biomistral.training import processes
+from biomistral.training.checkpointing import (
+    COMPLETE,
+    mark_complete,
+    newest_complete,
+    newest_of_all,
+    step_of,
+)
 
 
 def write(folder: Path, step: int, *, whole: bool) -> Path:
@@ -57,3 +64,19 @@ def test_marking_changes_nothing_else(tmp_path):
     files = {p.relative_to(checkpoint).as_posix() for p in checkpoint.rglob("*") if p.is_file()}
     assert files == {"weights", "parts/one", COMPLETE}
     assert (checkpoint / "weights").read_text() == "10"
+
+
+def test_of_several_processes_the_first_sweeps_and_the_others_look_when_it_has(
+    tmp_path, monkeypatch
+):
+    there_when_waiting = []
+
+    def wait() -> None:
+        there_when_waiting.append((tmp_path / "checkpoint-20").exists())
+
+    monkeypatch.setattr(processes, "wait_for_all", wait)
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        write(tmp_path, 20, whole=False)
+        assert newest_of_all(tmp_path) is None
+    assert there_when_waiting == [True, False]

@@ -21,8 +21,9 @@ from biomistral.models.adapters import is_adapter
 from biomistral.ngrams import WIDTH, Runs, write_runs
 from biomistral.recipe.settings import SftSettings
 from biomistral.training import attention, fine_tune
+from biomistral.training.answer_head import Answers, head_of, states_at_answers
 from biomistral.training.cross_entropy import IGNORED
-from biomistral.training.fine_tuning import answer_logits, attend_within_examples
+from biomistral.training.fine_tuning import attend_within_examples
 from biomistral.training.lessons import collate_lessons, lessons_of
 from biomistral.training.low_rank import load_learner
 
@@ -47,6 +48,12 @@ def settings_of(**changes: object) -> SftSettings:
         **changes,
     }
     return SftSettings.model_validate(values)
+
+
+def answer_logits(model, batch) -> torch.Tensor:
+    read = {name: batch[name] for name in ("input_ids", "position_ids", "documents")}
+    states = states_at_answers(model, {**read, "use_cache": False}, Answers(batch["labels"]).due)
+    return head_of(model)(states)
 
 
 def log_of(folder: Path) -> list[dict[str, float]]:

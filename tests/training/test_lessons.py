@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 from biomistral.errors import ModelError
 from biomistral.models.continuations import TextEncoder, encode_requests
 from biomistral.records import Request
+from biomistral.training.answer_head import Answers, states_at_answers
 from biomistral.training.lessons import (
     Lesson,
     collate_lessons,
@@ -126,11 +127,15 @@ def test_letters_stand_in_the_order_of_what_is_learned(tokenizer):
 
 
 def test_examples_of_one_row_do_not_see_each_other(tiny_model, tokenizer):
-    from biomistral.training.fine_tuning import answer_logits
-
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
     lessons = lessons_of(tokenizer, [asked(n, gold=n % 3) for n in range(5)])
+
+    def states_of(*rows: list[Lesson]) -> torch.Tensor:
+        batch = collate_lessons(rows)
+        read = {name: batch[name] for name in ("input_ids", "position_ids", "documents")}
+        return states_at_answers(model, {**read, "use_cache": False}, Answers(batch["labels"]).due)
+
     with torch.no_grad():
-        together = answer_logits(model, collate_lessons([lessons[:3], lessons[3:]]))
-        alone = torch.cat([answer_logits(model, collate_lessons([[one]])) for one in lessons])
+        together = states_of(lessons[:3], lessons[3:])
+        alone = torch.cat([states_of([one]) for one in lessons])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 from safetensors.torch import load_file
 
 from biomistral import artifacts
-from biomistral.recipe.settings import PretrainSettings
-from biomistral.training import pretrain, processes
+from biomistral.recipe.settings import DpoSettings, PretrainSettings, SftSettings
+from biomistral.training import fine_tune, prefer, pretrain, processes
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,6 +75,39 @@ first, second = in_two_processes(lambda: train_until(5))
 assert (os.WTERMSIG(first), second != 0) == (signal.SIGKILL, True), (first, second)
 assert not out.exists()
 assert in_two_processes(lambda: train_until(None)) == [0, 0]
+"""
+)
+
+TUNE = (
+    FORKED
+    + """
+import pickle, signal
+from pathlib import Path
+import trl.trainer.dpo_trainer
+from biomistral.recipe.settings import DpoSettings, SftSettings
+from biomistral.training import fine_tune, prefer
+
+sft, dpo, model, asked, out = sys.argv[1:]
+sft, dpo = SftSettings.model_validate_json(sft), DpoSettings.model_validate_json(dpo)
+model, asked, out = Path(model), pickle.loads(Path(asked).read_bytes()), Path(out)
+
+def until(step):
+    def listen(done, total, text):
+        if total is not None and done == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return listen
+
+def tune(step=None):
+    fine_tune(sft, model, out / "sft", requests=asked, progress=until(step))
+
+def tune_by_preference(step=None):
+    prefer(dpo, model, out / "dpo", requests=asked, progress=until(step))
+
+for work in (tune, tune_by_preference):
+    first, second = in_two_processes(lambda: work(3))
+    assert (os.WTERMSIG(first), second != 0) == (signal.SIGKILL, True), (first, second)
+    assert not list(out.glob("sft" if work is tune else "dpo"))
+    assert in_two_processes(work) == [0, 0]
 """
 )
 
@@ -180,6 +214,47 @@ def test_two_processes_have_the_losses_of_one_and_go_on_after_a_kill(
         assert float((tensor - weights[name]).abs().max()) < 1e-3, name
     # What is asked for cannot be had on a CPU, and the library would say nothing.
     assert "on a CPU the Trainer does not shard a model" in (out.parent / "warned-0").read_text()
+
+
+@pytest.mark.slow
+def test_tuning_in_two_processes_is_that_of_one_and_goes_on_after_a_kill(
+    tiny_model, asked, tmp_path
+):
+    common = {
+        "name": "tuned",
+        "model": "base",
+        "questions": "all",
+        "learning_rate": 3e-3,
+        "precision": "float32",
+        "save_every_steps": 2,
+    }
+    # Of 12 questions the last step of an epoch has fewer, which one row and one pair fill up.
+    sft = SftSettings.model_validate(
+        {**common, "method": "full", "packing": False, "epochs": 2, "rows_per_step": 5}
+        | {"sequence_length": 64, "accumulation_steps": 2, "jeffreys_weight": 0.5}
+    )
+    dpo = DpoSettings.model_validate(
+        {**common, "epochs": 2, "rows_per_step": 4, "accumulation_steps": 2}
+    )
+    one = {
+        "sft": fine_tune(sft, tiny_model, tmp_path / "one" / "sft", requests=asked),
+        "dpo": prefer(dpo, tiny_model, tmp_path / "one" / "dpo", requests=asked),
+    }
+    (tmp_path / "asked").write_bytes(pickle.dumps(asked))
+    settings = [each.model_dump_json(exclude_unset=True) for each in (sft, dpo)]
+    run_code(TUNE, *settings, tiny_model, tmp_path / "asked", tmp_path / "pair")
+    for name, alone in one.items():
+        out = tmp_path / "pair" / name
+        manifest = artifacts.read_manifest(out)
+        assert manifest is not None
+        assert (manifest["resumed"], manifest["counts"]["processes"]) == (True, 2)
+        assert len(log_of(out)) == len(log_of(alone)) > 3
+        for ours, expected in zip(log_of(out), log_of(alone), strict=True):
+            assert ours == {key: pytest.approx(value, abs=2e-5) for key, value in expected.items()}
+        [weights] = alone.glob("*.safetensors")
+        for key, tensor in load_file(weights).items():
+            other = load_file(out / weights.name)[key]
+            assert float((other - tensor).abs().max()) < 1e-3, (name, key)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 from biomistral.errors import InputError, ModelError
 from biomistral.recipe.settings import DpoSettings, SftSettings
 from biomistral.training import memory, tuning_run
+from biomistral.training.lessons import Lesson, Preference
 
 
 def settings_of(**changes: object) -> SftSettings:
@@ -19,28 +21,52 @@ def settings_of(**changes: object) -> SftSettings:
     )
 
 
-@pytest.mark.parametrize(
-    ("changes", "num_rows", "steps"),
-    [
-        ({}, 8, 2),
-        ({}, 9, 3),  # the last step has one row
-        ({"epochs": 3, "accumulation_steps": 2}, 9, 6),
-        ({"epochs": 1.1, "rows_per_step": 1}, 10, 11),  # more than 11 in binary
-        ({"epochs": 0.01}, 9, 1),
-    ],
-)
-def test_steps_are_epochs_over_rows(changes, num_rows, steps):
-    assert tuning_run.num_steps(settings_of(**changes), num_rows) == steps
+def lesson_of(*ids: int, source: str = "") -> Lesson:
+    return Lesson(ids, (False,) * (len(ids) - 1) + (True,), source=source)
 
 
-def test_warm_up_is_a_share_of_the_steps():
-    arguments = tuning_run.arguments_of(
-        settings_of(warmup_fraction=0.25, schedule="constant"), Path("work"), 3, 32
-    )
+def run_of(num_rows: int, tmp_path: Path = Path("out"), **changes: object) -> tuning_run.Run:
+    rows = [[lesson_of(1, 2, 3, source=f"row {index}")] for index in range(num_rows)]
+    return tuning_run.plan(settings_of(**changes), tmp_path, rows, 3)
+
+
+@pytest.fixture
+def learner() -> SimpleNamespace:
+    return SimpleNamespace(_no_split_modules=["Layer"])
+
+
+def test_warm_up_is_a_share_of_the_steps(learner):
+    run = run_of(32, warmup_fraction=0.25, schedule="constant")
+    arguments = tuning_run.arguments_of(run, Path("work"), learner)
     assert (arguments["max_steps"], arguments["warmup_steps"]) == (8, 2)
     assert arguments["lr_scheduler_type"] == "constant_with_warmup"
     assert arguments["bf16"] is True
     assert arguments["seed"] == 3
+
+
+def test_processes_share_a_step_and_drop_out_by_seeds_of_their_own(learner, monkeypatch):
+    run = run_of(32, rows_per_step=4, accumulation_steps=2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    arguments = tuning_run.arguments_of(run, Path("work"), learner)
+    shared = (arguments["per_device_train_batch_size"], arguments["gradient_accumulation_steps"])
+    assert shared == (4, 1)
+    assert (arguments["max_steps"], arguments["seed"]) == (4, 4)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ModelError, match="cannot be shared evenly by 3 processes"):
+        tuning_run.arguments_of(run, Path("work"), learner)
+
+
+def test_tokens_are_those_of_examples_whatever_fills_a_step_up():
+    run = run_of(5, rows_per_step=4)
+    assert [run.tokens_after(step) for step in range(3)] == [0, 12, 15]
+    pairs = [Preference((1, 2), (3,), (4, 5), f"pair {index}") for index in range(5)]
+    settings = DpoSettings(name="a", model="base", questions="all", rows_per_step=4)
+    run = tuning_run.plan(settings, Path("out"), pairs, 3)
+    assert [run.tokens_after(step) for step in range(3)] == [0, 28, 56]
+    assert sorted(
+        run.examples_of_step(1)["examples"] + run.examples_of_step(2)["examples"][:1]
+    ) == [f"pair {index}" for index in range(5)]
 
 
 def test_what_is_too_long_is_left_out_and_nothing_left_is_an_error():
@@ -62,46 +88,42 @@ def test_an_example_is_no_longer_than_the_models_context_though_rows_may_be():
     )
 
 
-def test_several_processes_are_refused(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match=r"2 processes \(WORLD_SIZE\), and tuning runs in one"):
-        tuning_run.refuse_several_processes()
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    tuning_run.refuse_several_processes()
-
-
-def test_a_watcher_counts_the_tokens_that_the_trainer_counts_and_stops_at_a_rise():
-    watcher = tuning_run.watcher(settings_of(largest_loss_rise=0.5), lambda *_: None)
-    state = SimpleNamespace(
-        global_step=0, max_steps=100, num_input_tokens_seen=0, log_history=[{"loss": 1.0}] * 20
-    )
+def test_a_watcher_counts_the_tokens_and_stops_at_a_rise_with_the_examples(tmp_path):
+    run = run_of(160, tmp_path / "tuned", largest_loss_rise=0.5)
+    watcher = tuning_run.watcher(run, lambda *_: None)
+    state = SimpleNamespace(global_step=0, max_steps=40, log_history=[{"loss": 1.0}] * 20)
     watcher.on_train_begin(None, state, None, model=None)
-    state.num_input_tokens_seen, state.global_step = 70, 21
+    state.global_step = 21
     watcher.on_step_end(None, state, SimpleNamespace(should_save=True), model=None)
-    assert watcher.meter.facts()["tokens"] == 70
+    assert watcher.meter.facts()["tokens"] == 21 * 4 * 3
 
     def go_on() -> None:
         for _ in range(20):
             watcher.on_log(None, state, None, logs={"loss": 2.0})
 
-    with pytest.raises(ModelError, match=r"the loss rises, from 1\.000 to 2\.000"):
-        go_on()
-
-
-def test_checkpoints_that_are_kept_are_a_setting():
-    assert (
-        tuning_run.arguments_of(settings_of(keep_checkpoints=5), Path("w"), 3, 32)[
-            "save_total_limit"
-        ]
-        == 5
+    said = (
+        r"the loss rises, from 1\.000 to 2\.000.*examples of this step are listed in .*tuned\.stop"
     )
+    with pytest.raises(ModelError, match=said):
+        go_on()
+    kept = json.loads((tmp_path / "tuned.stopped.json").read_text())
+    assert (kept["step"], len(kept["examples"])) == (21, 4)
+    assert set(kept["examples"]) < {f"row {index}" for index in range(160)}
+
+
+def test_checkpoints_that_are_kept_are_a_setting(learner):
+    arguments = tuning_run.arguments_of(run_of(32, keep_checkpoints=5), Path("w"), learner)
+    assert arguments["save_total_limit"] == 5
 
 
 def test_what_surely_does_not_fit_is_refused_before_it_is_loaded(tiny_model, tmp_path, monkeypatch):
     settings = settings_of(method="full", save_every_steps=1)
     tuning_run.check_room(settings, tiny_model, tmp_path / "out", 8)
     monkeypatch.setattr(memory, "device_bytes", lambda: 10**5)
-    with pytest.raises(ModelError, match=r"tuned: training needs about .*; set method: qlora"):
+    with pytest.raises(
+        ModelError,
+        match=r"tuned: training needs about .*; start it on more GPUs .*; set method: qlora",
+    ):
         tuning_run.check_room(settings, tiny_model, tmp_path / "out", 8)
     monkeypatch.undo()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
