@@ -41,6 +41,7 @@ Kind = Literal[
     "adapter",
     "questions",
     "overlap",
+    "distances",
     "translations",
     "predictions",
     "scores",

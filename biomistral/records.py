@@ -218,6 +218,20 @@ class LanguageGap:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerDistance:
+    """How far a model is from one that it was made from, in all, in a layer, or in a part of one."""
+
+    model: str
+    other: str
+    layer: str  # model.layers.3, the name of a tensor outside the layers, or "all"
+    kind: str  # attention, mlp, norm, other, or "all"
+    num_elements: int
+    relative_norm: float  # ||model - other|| / ||other||; infinite where only the other is zero
+    cosine: float  # of the angle between the two, in [-1, 1]
+    sign_agreement: float  # share of the elements that have the same sign, in [0, 1]
+
+
+@dataclass(frozen=True, slots=True)
 class Translation:
     """One question in another language, beside the original."""
 
@@ -275,6 +289,7 @@ Record = TypeVar(
     CoveragePoint,
     Comparison,
     LanguageGap,
+    LayerDistance,
     Task,
     TaskOverlap,
     Translation,

@@ -35,6 +35,7 @@ STEP_VERSIONS: Mapping[str, int] = {
     "sft": 3,
     "dpo": 2,
     "merge": 2,
+    "distances": 1,
     "quantize": 2,
     "questions": 2,
     "overlap": 2,

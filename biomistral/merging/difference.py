@@ -113,15 +113,21 @@ class Comparison:
 
 
 def compare(
-    a: Path, b: Path, *, allow_pickle: bool = False, progress: Progress = ignore
+    a: Path,
+    b: Path,
+    *,
+    names: tuple[str, str] | None = None,
+    allow_pickle: bool = False,
+    progress: Progress = ignore,
 ) -> Comparison:
-    """Compare two checkpoint folders.
+    """Compare two checkpoint folders; without ``names`` they are called by theirs.
 
     Raises ``ModelError`` if one of them is no whole checkpoint, or if they have no tensor in common.
     """
     one, other = (Checkpoint(folder, allow_pickle=allow_pickle) for folder in (a, b))
-    named = labels((str(a), str(b)))
-    names = (named[str(a)], named[str(b)])
+    if names is None:
+        named = labels((str(a), str(b)))
+        names = (named[str(a)], named[str(b)])
     pairs, remarks = _pairs(one, other, names)
     if not pairs:
         reason = next(iter(remarks), "there are none")

@@ -25,6 +25,7 @@ NOT_OF_ANSWERS = {
     "limit",
     "ensembles",
     "find_overlap",
+    "distances",
     "cost",
     "calibration",
     "shown_texts",

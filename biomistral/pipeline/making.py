@@ -360,6 +360,7 @@ def report(
     adapters: Mapping[str, Path],
     predictions: Mapping[str, Path],
     overlaps: Mapping[str, Path],
+    distances: Mapping[str, Path],
     has_costs: bool,
     texts: Literal["open", "all", "none"],
 ) -> Make:
@@ -379,6 +380,7 @@ def report(
             adapters=adapters,
             predictions=predictions,
             overlaps=overlaps,
+            distances=distances,
             costs=root / "scores/cost" if has_costs else None,
             texts=texts,
             origin=origin,

@@ -5,56 +5,15 @@ A part of ``plan``, which adds these steps after those that make models.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
 
 from biomistral import artifacts
-from biomistral.artifacts import Kind
 from biomistral.pipeline import making
+from biomistral.pipeline.builder import Builder
 from biomistral.pipeline.deciding import NOT_OF_ANSWERS
-from biomistral.pipeline.steps import Make, Step
+from biomistral.pipeline.distances import add_distances
 from biomistral.recipe import links
-from biomistral.recipe.settings import CorpusSettings, EvaluateSettings, Recipe
-
-
-class Builder(Protocol):
-    """What of the plan in the making is used here."""
-
-    recipe: Recipe
-    root: Path
-    steps: dict[str, Step]
-    places: dict[str, making.Place | making.Served]
-
-    def add(
-        self,
-        kind: Kind,
-        name: str,
-        settings: Mapping[str, Any],
-        *,
-        code: str,
-        make: Make,
-        needs: Iterable[str] = (),
-        sources: Mapping[str, str] | None = None,
-        section: str,
-        missing: Iterable[str] = (),
-    ) -> None:
-        """Add a step."""
-
-    def files(self, name: str, find: making.FindFiles) -> tuple[dict[str, str], list[str]]:
-        """Fingerprint the user's files; or say which are not there."""
-
-    def corpus_files(self, settings: CorpusSettings) -> tuple[dict[str, str], list[str]]:
-        """Do the same for the files of a corpus."""
-
-    def model(self, name: str) -> making.Place:
-        """Say where a model is or will be."""
-
-    def model_inputs(self, names: Iterable[str]) -> dict[str, Any]:
-        """Return needs, sources and what is missing of a step that reads models."""
-
-    def tokens(self, name: str) -> Path:
-        """Say where the tokens of a corpus are or will be."""
+from biomistral.recipe.settings import CorpusSettings, EvaluateSettings
 
 
 def add_evaluation(builder: Builder, settings: EvaluateSettings) -> None:
@@ -184,6 +143,7 @@ def _add_scores_and_report(builder: Builder, settings: EvaluateSettings, questio
     listed = builder.model_inputs(_known_models(builder))
     tokens = [f"tokens/{corpus.name}" for corpus in builder.recipe.corpus]
     adapters = _adapters(builder)
+    distances = add_distances(builder) if settings.distances else {}
     looked_at = builder.recipe.corpus if settings.find_overlap else []
     builder.add(
         "report",
@@ -201,6 +161,7 @@ def _add_scores_and_report(builder: Builder, settings: EvaluateSettings, questio
             has_costs=settings.cost,
             adapters=adapters,
             texts=settings.shown_texts,
+            distances=distances,
         ),
         needs=[
             "scores/scores",
@@ -208,6 +169,7 @@ def _add_scores_and_report(builder: Builder, settings: EvaluateSettings, questio
             *listed["needs"],
             *tokens,
             *(f"adapter/{name}" for name in adapters),
+            *(f"distances/{name}" for name in distances),
             *(f"overlap/{corpus.name}" for corpus in looked_at),
             *(["scores/cost"] if settings.cost else []),
         ],

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from biomistral.artifacts import Origin
+from biomistral.pipeline.builder import Builder
 from biomistral.pipeline.making import FindFiles, Place
-from biomistral.pipeline.measuring import Builder, add_questions
+from biomistral.pipeline.measuring import add_questions
 from biomistral.pipeline.steps import Make
 from biomistral.progress import Progress
 from biomistral.recipe.settings import (

@@ -133,6 +133,11 @@ class EvaluateSettings(Settings):
         description="Look for the test questions in the tokens of this recipe's corpora, and report "
         "how many are there: five million characters a second and core.",
     )
+    distances: bool = Field(
+        True,
+        description="Measure how far each trained or merged model is from those it was made from, "
+        "layer by layer, for the report; reads their weights once more.",
+    )
     cost: bool = Field(
         False,
         description="Measure memory and speed of each model, too; the report, which shows them, is "

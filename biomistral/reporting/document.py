@@ -8,10 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from biomistral.records import Comparison, CoveragePoint, LanguageGap, ReliabilityBin, TaskOverlap
+from biomistral.records import (
+    Comparison,
+    CoveragePoint,
+    LanguageGap,
+    LayerDistance,
+    ReliabilityBin,
+    TaskOverlap,
+)
 from biomistral.reporting import figures
 from biomistral.reporting.charts import Chart
 from biomistral.reporting.cost_tables import Cost, cost_section
+from biomistral.reporting.distances import distances_section
 from biomistral.reporting.language_tables import gap_tables
 from biomistral.reporting.model_sections import (
     Section,
@@ -90,6 +98,7 @@ class Material:
     logs: Mapping[str, Sequence[LogLine]] = field(default_factory=dict)
     samples: Sequence[Sample] = ()
     overlaps: Mapping[str, Sequence[TaskOverlap]] = field(default_factory=dict)  # by corpus
+    distances: Mapping[str, Sequence[LayerDistance]] = field(default_factory=dict)  # by model
 
 
 def compose(title: str, material: Material) -> Document:
@@ -109,6 +118,7 @@ def compose(title: str, material: Material) -> Document:
         positions_section(results),
         cost_section(material.costs),
         training_section(material.logs),
+        distances_section(material.distances, _remarks(material.others)),
         _corpora(material),
         _benchmark(results, material.samples),
         _provenance(material),
@@ -119,6 +129,16 @@ def compose(title: str, material: Material) -> Document:
         findings=findings(results, parents_of(material.models), list(material.logs)),
         sections=[section for section in map(_filled, sections) if not section.is_empty],
     )
+
+
+def _remarks(artefacts: Sequence[Artefact]) -> list[str]:
+    """What could not be compared, as the steps that compared models said it."""
+    return [
+        str(remark)
+        for artefact in artefacts
+        if artefact.role == "distances"
+        for remark in artefact.counts.get("remarks", [])
+    ]
 
 
 def _filled(section: Section) -> Section:

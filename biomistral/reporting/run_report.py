@@ -25,6 +25,7 @@ from biomistral.records import (
     Comparison,
     CoveragePoint,
     LanguageGap,
+    LayerDistance,
     Prediction,
     Question,
     Record,
@@ -69,6 +70,7 @@ class _Inputs:
     predictions: Mapping[str, Path]
     overlaps: Mapping[str, Path]
     adapters: Mapping[str, Path]
+    distances: Mapping[str, Path]
     costs: Path | None = None
 
     def labelled(self) -> Iterator[tuple[str, str, Path]]:
@@ -78,6 +80,7 @@ class _Inputs:
         yield from (("adapter", name, path) for name, path in self.adapters.items())
         yield "questions", "questions", self.questions
         yield from (("overlap", name, path) for name, path in self.overlaps.items())
+        yield from (("distances", name, path) for name, path in self.distances.items())
         yield from (("predictions", name, path) for name, path in self.predictions.items())
         yield "scores", "scores", self.scores
         if self.costs is not None:
@@ -97,6 +100,7 @@ def report(
     costs: Path | None = None,
     adapters: Mapping[str, Path] | None = None,
     texts: Texts = "open",
+    distances: Mapping[str, Path] | None = None,
     origin: Origin | None = None,
 ) -> Path:
     """Write the report of a run to ``out`` and return it.
@@ -106,7 +110,8 @@ def report(
     folder that is not there (a hub id), and then says less about itself. ``overlaps`` are folders of
     what was found of the questions in each corpus, ``costs`` a folder of measured costs.
     ``adapters`` are those that were merged into models of the same names, or stand alone: their
-    training is shown. ``texts`` says of which questions the texts are shown: those under a licence
+    training is shown. ``distances`` are folders of how far models are from those they were made
+    from. ``texts`` says of which questions the texts are shown: those under a licence
     that lets anybody pass them on, all, or none.
 
     Makes ``index.html``, ``questions.html`` with its data in ``questions/*.js``, ``report.md``, ``report.tex``, ``tables/*.csv``, ``figures/*.svg`` and
@@ -114,7 +119,15 @@ def report(
     Raises ``InputError`` if scores or questions cannot be read.
     """
     inputs = _Inputs(
-        scores, questions, models, corpora, predictions, overlaps or {}, adapters or {}, costs
+        scores,
+        questions,
+        models,
+        corpora,
+        predictions,
+        overlaps or {},
+        adapters or {},
+        distances or {},
+        costs,
     )
     origin = origin or _origin(out, {"title": title, "texts": texts}, inputs)
     material = _read(inputs, texts)
@@ -176,6 +189,10 @@ def _read(inputs: _Inputs, texts: Texts) -> Material:
         overlaps={
             name: _if_there(folder / "overlap.parquet", TaskOverlap)
             for name, folder in inputs.overlaps.items()
+        },
+        distances={
+            name: _if_there(folder / "distances.parquet", LayerDistance)
+            for name, folder in inputs.distances.items()
         },
     )
 

@@ -14,14 +14,18 @@ from biomistral.recipe import parse_recipe
 from biomistral.versions import STEP_VERSIONS
 
 # Keys of the small recipe, in words.
-AFTER_MEDICAL = {f"model/{name}" for name in ("medical", "slerp", "dare", "bnb", "awq")}
+AFTER_MEDICAL = {
+    *(f"model/{name}" for name in ("medical", "slerp", "dare", "bnb", "awq")),
+    *(f"distances/{name}" for name in ("medical", "slerp", "dare")),
+}
+BASE = {"model/base", "distances/base"}
 PREDICTIONS = {
     f"predictions/{name}" for name in ("base", "medical", "slerp", "dare", "bnb", "awq", "both")
 }
 OF_TUNING = {"training_questions", "sft", "dpo"}  # see test_tuning
 RESULTS = {"scores/scores", "report/report"}
 QUESTIONS = {"questions/benchmark"}
-MADE_OF_TEXT = {"model/blank", "tokens/general", "tokens/articles", "model/base", *AFTER_MEDICAL}
+MADE_OF_TEXT = {"model/blank", "tokens/general", "tokens/articles", *BASE, *AFTER_MEDICAL}
 OVERLAPS = {"overlap/general", "overlap/articles"}
 EVERYTHING = MADE_OF_TEXT | QUESTIONS | OVERLAPS | PREDICTIONS | RESULTS
 
@@ -106,7 +110,7 @@ def test_the_calibration_rows_of_awq_are_an_input_and_bitsandbytes_has_none(
             "pretrain.medical.learning_rate=5e-4",
             AFTER_MEDICAL | (PREDICTIONS - {"predictions/base"}) | RESULTS,
         ),
-        ("merge.slerp.t=0.25", {"model/slerp", "predictions/slerp"} | RESULTS),
+        ("merge.slerp.t=0.25", {"model/slerp", "distances/slerp", "predictions/slerp"} | RESULTS),
         ("quantize.bnb.bits=4", {"model/bnb", "predictions/bnb"} | RESULTS),
         ("quantize.awq.calibration_rows=3", {"model/awq", "predictions/awq"} | RESULTS),
         ("evaluate.shots=2", QUESTIONS | OVERLAPS | PREDICTIONS | RESULTS),
@@ -128,7 +132,7 @@ def test_the_calibration_rows_of_awq_are_an_input_and_bitsandbytes_has_none(
             for change in ("packing=concatenate", "sequence_length=128", "held_out_fraction=0.3")
             for name, reached in (
                 ("articles", AFTER_MEDICAL | (PREDICTIONS - {"predictions/base"})),
-                ("general", {"model/base"} | AFTER_MEDICAL | PREDICTIONS),
+                ("general", BASE | AFTER_MEDICAL | PREDICTIONS),
             )
         ),
         ("models.blank.tokenizer.vocabulary_size=401", EVERYTHING - QUESTIONS),
@@ -151,7 +155,7 @@ def test_one_more_model_leaves_the_answers_of_the_others_alone(
     entry = "  - {name: more, method: slerp, base: base, models: [{model: medical}], t: 0.9}\n"
     text = small_text.replace("quantize:\n", f"{entry}quantize:\n")
     after = fingerprints("evaluate.models=[base, medical, slerp, dare, bnb, awq, more]", text=text)
-    expected = {"model/more", "predictions/more", *RESULTS}
+    expected = {"model/more", "distances/more", "predictions/more", *RESULTS}
     assert _changed(fingerprints(), after) == expected
 
 
@@ -356,7 +360,7 @@ def test_planning_a_hub_model_loads_no_library_and_asks_no_network(tmp_path: Pat
         check=False,
         env={key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"},
     )
-    assert finished.stdout == "8 []\n", finished.stderr
+    assert finished.stdout == "9 []\n", finished.stderr
 
 
 # --- what is not there ----------------------------------------------------------------------------
