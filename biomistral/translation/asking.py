@@ -19,7 +19,7 @@ from typing import Any, Self
 from biomistral.languages import language_of
 from biomistral.models.endpoints.answers import Answers
 from biomistral.models.endpoints.asking import Asker, Call, call
-from biomistral.models.endpoints.client import Refused
+from biomistral.models.endpoints.client import Refused, is_about_content
 from biomistral.models.endpoints.cost import check, estimate, token_counter
 from biomistral.recipe.endpoints import EndpointModel
 from biomistral.translation.parts import Parts, from_json, to_json
@@ -181,11 +181,8 @@ def _found_object(text: str) -> Any:
 
 def _is_about_one_question(refused: Refused) -> bool:
     """Whether other questions may be answered: this one is too long, or hurts the server's rules."""
-    said = re.compile(
-        r"content.?(filter|policy|management)|moderation|context.?(length|size|window)|too long",
-        re.IGNORECASE,
-    )
-    return refused.status in {400, 413, 422} and said.search(str(refused)) is not None
+    too_long = re.search(r"context.?(length|size|window)|too long", str(refused), re.IGNORECASE)
+    return is_about_content(refused) or (refused.status in {400, 413, 422} and too_long is not None)
 
 
 def _system(wanted: Wanted) -> str:

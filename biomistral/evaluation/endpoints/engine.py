@@ -19,7 +19,7 @@ from biomistral.evaluation.endpoints import replies
 from biomistral.evaluation.endpoints.replies import Answer, Mode, Reply
 from biomistral.models.endpoints.answers import Answers
 from biomistral.models.endpoints.asking import Asker, Call, call
-from biomistral.models.endpoints.client import Client, Refused
+from biomistral.models.endpoints.client import Client, Refused, is_about_content
 from biomistral.models.endpoints.cost import Estimate, check, estimate, token_counter
 from biomistral.models.endpoints.pace import Pace
 from biomistral.progress import Progress, ignore
@@ -154,6 +154,8 @@ class EndpointEngine:
         return Answer(tuple(replies.cloze_logprob(r, request.prompt, text) for r, text in pairs))
 
     def _reply(self, item: Call[Reply]) -> Reply:
+        if item.key in self._asker.refused:
+            return Reply("", [], [])  # as if it had answered with no letter
         reply = self._asker.kept(item.key)
         assert reply is not None, "asked for before it was there"
         return reply
@@ -172,7 +174,7 @@ class EndpointEngine:
     def _question(self, request: Request, mode: Mode) -> Call[Reply]:
         body = replies.question_body(self._settings, mode, request.prompt)
         read = partial(replies.read_reply, mode.api)
-        return call(self._settings, replies.PATHS[mode.api], body, read)
+        return call(self._settings, replies.PATHS[mode.api], body, read, is_about_content)
 
     def _echo(self, prompt: str, continuation: str) -> Call[Reply]:
         def read(data: Any) -> Reply:

@@ -16,6 +16,7 @@ import http.client
 import json
 import math
 import os
+import re
 import time
 import urllib.error
 import urllib.request
@@ -44,6 +45,14 @@ class Refused(ModelError):  # noqa: N818
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+_BY_CONTENT = re.compile(r"content.?(?:filter|policy|management)|moderation", re.IGNORECASE)
+
+
+def is_about_content(refused: Refused) -> bool:
+    """Whether a server's rules forbid this request, which says nothing about others."""
+    return refused.status in {400, 403, 422} and _BY_CONTENT.search(str(refused)) is not None
 
 
 class _Passing(Exception):  # noqa: N818

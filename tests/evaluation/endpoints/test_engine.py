@@ -45,6 +45,18 @@ def test_words_without_a_letter_are_no_answer(serve, chat, tmp_path) -> None:
     assert score_endpoint(server.settings(), REQUESTS, tmp_path).logprobs == [(UNSAID,) * 2] * 5
 
 
+def test_a_question_that_the_rules_of_a_server_forbid_is_no_answer(serve, chat, tmp_path) -> None:
+    answered = chat("B", [("B", {"B": -0.1, "A": -2.5})])
+
+    def answer(path, body):
+        forbidden = "q3" in body["messages"][0]["content"]
+        return (400, {}, '{"code": "content_filter"}') if forbidden else answered(path, body)
+
+    server = serve(answer)
+    found = score_endpoint(server.settings(api="chat", system=""), REQUESTS, tmp_path).logprobs
+    assert found == [*[(-2.5, -0.1)] * 3, (UNSAID, UNSAID), (-2.5, -0.1)]
+
+
 def test_a_server_that_lists_five_tokens_at_most_is_asked_for_five(serve, completions, tmp_path):
     def answer(path, body):
         refused = body.get("logprobs", 0) > 5
