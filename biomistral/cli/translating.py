@@ -14,7 +14,7 @@ import typer
 
 from biomistral.cli import stopping
 from biomistral.cli.groups import RunByDefault
-from biomistral.errors import InputError
+from biomistral.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from biomistral.progress import Progress
@@ -185,10 +185,27 @@ def _settings(
     try:
         return TranslateSettings.model_validate(given)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
-        )
+        wrong = "; ".join(_problem(item) for item in error.errors())
         raise InputError(f"translate: {wrong}") from None
+
+
+def _problem(error: Any) -> str:
+    """Say one of pydantic's errors: where, what is wrong, what is allowed."""
+    from biomistral.recipe.endpoints import EndpointModel
+    from biomistral.recipe.translating import SequenceModel, TranslateSettings
+
+    arms = {"served": EndpointModel, "local": SequenceModel}
+    where = ".".join(str(step) for step in error["loc"] if step not in arms)
+    if error["type"] == "extra_forbidden":
+        model = next((arms[step] for step in error["loc"] if step in arms), TranslateSettings)
+        allowed = sorted(model.model_fields)
+        hint = did_you_mean(str(error["loc"][-1]), allowed)
+        return f"{where}: unknown key{hint or '; allowed are ' + ', '.join(allowed)}"
+    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    given = error["input"]
+    if isinstance(given, dict) or repr(given) in message:
+        return f"{where}: {message}".removeprefix(": ")
+    return f"{where}: {message}, not {given!r}"
 
 
 def _change(given: dict[str, Any], change: str) -> None:

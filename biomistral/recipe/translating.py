@@ -5,9 +5,9 @@ Knows nothing about how texts are translated.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from biomistral.languages import LANGUAGES
 from biomistral.recipe.endpoints import EndpointModel
@@ -41,6 +41,11 @@ class SequenceModel(Settings):
         return self
 
 
+def _translator_form(value: Any) -> str:
+    has = value if isinstance(value, dict) else {}
+    return "served" if isinstance(value, EndpointModel) or "endpoint" in has else "local"
+
+
 class TranslateSettings(Settings):
     """Questions in English to questions in further languages."""
 
@@ -52,9 +57,10 @@ class TranslateSettings(Settings):
         min_length=1,
         description="Languages to translate into.",
     )
-    translator: EndpointModel | SequenceModel = Field(
-        description="A model behind an endpoint, or one of Transformers."
-    )
+    translator: Annotated[
+        Annotated[EndpointModel, Tag("served")] | Annotated[SequenceModel, Tag("local")],
+        Discriminator(_translator_form),
+    ] = Field(description="A model behind an endpoint, or one of Transformers.")
     attempts: int = Field(
         3, ge=1, le=10, description="Times a question is tried until no fault is found."
     )

@@ -78,7 +78,17 @@ def test_questions_are_translated_reviewed_measured_and_used(command, data, serv
         (["--endpoint", "http://localhost/v1"], "--endpoint needs --model"),
         (["--local", "a/b", "--to", "en"], "in en already"),
         (["--local", "a/b", "--to", "xx"], "languages"),
+        (["--local", "a/b", "--to", "fr,xx"], "languages.1: 'xx' is not one of en, fr"),
         (["--local", "a/b", "--set", "attempts"], "must be of the form"),
+        (["--local", "a/b", "--set", "atempts=2"], 'atempts: unknown key; did you mean "attempts"'),
+        (["--local", "a/b", "--set", "translator.beams=0"], "equal to 1, not 0"),
+        (["--local", "a/b", "--model", "m"], "--model m is for --endpoint"),
+        (["--endpoint", "http://a/v1", "--model", "m", "--allow-pickle"], "is for --local"),
+        (["--endpoint", "nowhere", "--model", "m"], "translator.endpoint: 'nowhere' is no address"),
+        (
+            ["--endpoint", "http://a/v1", "--model", "m", "--set", "translator.concurency=2"],
+            'translate: translator.concurency: unknown key; did you mean "concurrency"?\n',
+        ),
         (["--local", "a/b", "--tasks", "herb"], "did you mean"),
     ],
 )
