@@ -191,13 +191,16 @@ def _settings(
 
 def _problem(error: Any) -> str:
     """Say one of pydantic's errors: where, what is wrong, what is allowed."""
+    from pydantic import BaseModel
+
     from biomistral.recipe.endpoints import EndpointModel
     from biomistral.recipe.translating import SequenceModel, TranslateSettings
 
-    arms = {"served": EndpointModel, "local": SequenceModel}
+    arms: dict[str, type[BaseModel]] = {"served": EndpointModel, "local": SequenceModel}
     where = ".".join(str(step) for step in error["loc"] if step not in arms)
     if error["type"] == "extra_forbidden":
-        model = next((arms[step] for step in error["loc"] if step in arms), TranslateSettings)
+        steps = [step for step in error["loc"] if step in arms]
+        model = arms[steps[0]] if steps else TranslateSettings
         allowed = sorted(model.model_fields)
         hint = did_you_mean(str(error["loc"][-1]), allowed)
         return f"{where}: unknown key{hint or '; allowed are ' + ', '.join(allowed)}"
