@@ -20,7 +20,7 @@ from biomistral.reporting import figures
 from biomistral.reporting.charts import Chart
 from biomistral.reporting.cost_tables import Cost, cost_section
 from biomistral.reporting.distances import distances_section
-from biomistral.reporting.language_tables import gap_tables
+from biomistral.reporting.language_tables import languages_section
 from biomistral.reporting.model_sections import (
     Section,
     abstaining_section,
@@ -53,7 +53,6 @@ from biomistral.reporting.score_tables import (
     accuracy_table,
     describe,
     groups_table,
-    languages_table,
     top_token_table,
 )
 from biomistral.reporting.summary import findings
@@ -109,7 +108,7 @@ def compose(title: str, material: Material) -> Document:
         _by_task(results),
         tuning_section(results, material.models),
         _groups(results, material.models),
-        _languages(results, material.gaps),
+        languages_section(results, material.gaps, material.others),
         published_section(results),
         quantization_section(results, material.comparisons, material.models),
         comparison_section(results, material.comparisons),
@@ -227,19 +226,6 @@ def _groups(results: Results, models: Sequence[Artefact]) -> Section:
             for setting in settings
         ],
     )
-
-
-def _languages(results: Results, gaps: Sequence[LanguageGap]) -> Section:
-    if len(results.languages) < 2:
-        return Section("languages", "")
-    protocols = dict.fromkeys((s.scoring, s.shots) for s in results.settings)
-    tables = [languages_table(results, results.main_group, *protocol) for protocol in protocols]
-    folded: list[Table] = []
-    for protocol in protocols:
-        against_english = gap_tables(results, gaps, *protocol)
-        tables += against_english[:1]
-        folded += against_english[1:]
-    return Section("languages", "Languages", tables=tables, folded=folded)
 
 
 def _corpora(material: Material) -> Section:

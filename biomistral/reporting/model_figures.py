@@ -1,4 +1,4 @@
-"""Figures of models against each other: accuracy over coverage, and differences with intervals.
+"""Figures of models against each other, and of each in other languages against English.
 
 Style and format are those of ``figures``.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from biomistral.records import Comparison, CoveragePoint
+from biomistral.records import Comparison, CoveragePoint, LanguageGap
 from biomistral.reporting.charts import (
     COLOURS,
     INK,
@@ -24,6 +24,7 @@ from biomistral.reporting.charts import (
     turn,
 )
 from biomistral.reporting.model_tables import better_of
+from biomistral.reporting.score_tables import language_name
 
 
 def coverage_chart(
@@ -83,6 +84,51 @@ def difference_chart(id_: str, caption: str, rows: Sequence[Comparison]) -> Char
             for row in rows
         )
         return make_chart(figure, id_, caption, f"Differences in points. {text}.")
+
+
+def gap_chart(id_: str, caption: str, gaps: Sequence[LanguageGap]) -> Chart:
+    """Draw what models lose against English: a block for each language, in it a line per model.
+
+    ``gaps`` are in the order to draw from the top, language by language.
+    """
+    models = list(dict.fromkeys(gap.model for gap in gaps))
+    languages = list(dict.fromkeys(gap.language for gap in gaps))
+    room = len(models) + 1.5  # of one language, in lines
+    with chart_style():
+        height = 0.7 + 0.085 * room * len(languages) + 0.16 * legend_lines(len(models))
+        figure = Figure(figsize=(4.6, max(2.2, height)), layout="constrained")
+        axes = figure.add_subplot()
+        for index, model in enumerate(models):
+            own = [gap for gap in gaps if gap.model == model]
+            places = [languages.index(gap.language) * room + index for gap in own]
+            colour = COLOURS[index % len(COLOURS)]
+            ends = [100 * gap.low for gap in own], [100 * gap.high for gap in own]
+            axes.hlines(places, *ends, color=colour, linewidth=1.2)
+            axes.plot(
+                [100 * gap.difference for gap in own],
+                places,
+                linestyle="",
+                marker=MARKERS[turn(index) % len(MARKERS)],
+                markersize=3.5,
+                color=colour,
+                label=short_name(model, 36),
+            )
+        middle = (len(models) - 1) / 2
+        names = [language_name(code) for code in languages]
+        axes.set_yticks([place * room + middle for place in range(len(languages))], names)
+        axes.set_ylim(len(languages) * room - 0.75, -1.25)
+        for place in range(1, len(languages)):
+            axes.axhline(place * room - 1.25, color=INK, linewidth=0.4, alpha=0.4)
+        axes.axvline(0, color=INK, linestyle="--", linewidth=0.8)
+        axes.set_xlabel("Accuracy less that in English, points")
+        axes.grid(visible=True, axis="x", color=INK, alpha=0.15, linewidth=0.5)
+        figure.legend(loc="outside lower center", ncols=legend_columns(len(models)))
+        text = "; ".join(
+            f"{gap.model} in {language_name(gap.language)}: {100 * gap.difference:+.1f} "
+            f"({100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
+            for gap in gaps
+        )
+        return make_chart(figure, id_, caption, f"{caption}, in points. {text}.")
 
 
 def _point(point: CoveragePoint) -> str:
