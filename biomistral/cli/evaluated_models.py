@@ -1,7 +1,8 @@
 """The models named on the command line of ``biomistral evaluate``, as a recipe would name them.
 
-    FOLDER, owner/name, NAME=FOLDER    a checkpoint
-    NAME                               with --run: a model of that run
+    FOLDER, owner/name, NAME=FOLDER    a checkpoint, or an adapter whose model is found by its name
+    BASE+ADAPTER, NAME=BASE+ADAPTER    a checkpoint with an adapter added
+    NAME                               with --run: a model or an adapter of that run
     URL#MODEL, NAME=URL#MODEL          a served model: https://api.openai.com/v1#gpt-4o-mini
 
 Knows nothing about what is done with them.
@@ -86,16 +87,17 @@ def _in_run(name: str, run: Path) -> str:
     from biomistral.recipe import load_recipe
     from biomistral.recipe.settings import StoredModel
 
-    if (run / "model" / name).is_dir():
-        return str(run / "model" / name)
+    for kind in ("model", "adapter"):
+        if (run / kind / name).is_dir():
+            return str(run / kind / name)
     declared = load_recipe(run / "recipe.yaml").models if (run / "recipe.yaml").is_file() else {}
     stored = {
         key: source.path for key, source in declared.items() if isinstance(source, StoredModel)
     }
     if name in stored:
         return stored[name]
-    made = sorted(path.name for path in (run / "model").glob("[!.]*"))
-    known = [*made, *stored]
+    made = {path.name for kind in ("model", "adapter") for path in (run / kind).glob("[!.]*")}
+    known = [*sorted(made), *stored]
     raise InputError(
         f"{name}: is no folder, and {run} has no such model{did_you_mean(name, known)} "
         f"(it has: {', '.join(known) or 'none'})"

@@ -14,10 +14,11 @@ import torch
 
 from biomistral import artifacts
 from biomistral.errors import ModelError
+from biomistral.models.adapted import adapted
 from biomistral.models.checkpoints import Checkpoint
 from biomistral.models.gguf import gguf_context_tokens, gguf_file
 from biomistral.models.hub import local_folder
-from biomistral.models.identity import model_digest
+from biomistral.models.identity import digest_of_model
 from biomistral.models.loading import load_model, load_tokenizer
 from biomistral.models.memory import free_memory_bytes
 from biomistral.progress import Progress
@@ -77,7 +78,7 @@ class TransformersEngine:
         from biomistral.models.scoring import ENGINE_VERSION
 
         return {
-            "model": model_digest(local_folder(self._path, self._revision), self._digest),
+            "model": digest_of_model(self._path, self._revision, self._digest),
             "precision": self._settings.precision,
             "engine": "transformers",
             "version": ENGINE_VERSION,
@@ -88,7 +89,8 @@ class TransformersEngine:
         """As the model's config says."""
         if file := gguf_file(Path(self._path)):
             return gguf_context_tokens(file)
-        folder = local_folder(self._path, self._revision)
+        parts = adapted(self._path, self._revision)
+        folder = parts.base if parts else local_folder(self._path, self._revision)
         limit: int | None = Checkpoint(folder).config.get("max_position_embeddings")
         return limit
 

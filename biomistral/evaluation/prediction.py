@@ -20,12 +20,14 @@ import torch
 
 from biomistral import artifacts, versions
 from biomistral.artifacts import Draft, Origin
+from biomistral.errors import ModelError
 from biomistral.evaluation.columns import PREDICTIONS, VALIDATION
 from biomistral.evaluation.endpoints.engine import EndpointEngine, in_words
 from biomistral.evaluation.engine import Engine, TransformersEngine
 from biomistral.evaluation.long_prompts import FewerShots, Fitted, Rule, fit
 from biomistral.evaluation.units import Store, Unit, cut
 from biomistral.evaluation.vllm_engine import VllmEngine
+from biomistral.models.adapted import adapted
 from biomistral.models.hub import local_folder
 from biomistral.models.loading import pick_device
 from biomistral.progress import Progress, ignore
@@ -132,6 +134,11 @@ def _engine(
     if isinstance(model, EndpointModel):
         return EndpointEngine(model, store.folder)
     if settings.engine == "vllm":
+        if adapted(model, revision):
+            raise ModelError(
+                f"{model}: is a model with an adapter, which is not given to vLLM here; merge the two "
+                "(biomistral merge, see docs/merging.md), or use engine: own"
+            )
         return VllmEngine(
             local_folder(model, revision), precision=settings.precision, digest=keeping.digest
         )

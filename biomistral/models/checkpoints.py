@@ -103,9 +103,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         if (folder / "adapter_config.json").is_file():
             raise ModelError(
-                f"{folder}: holds an adapter, not a model; a run has the two merged in model/ (with "
-                "the same name), and biomistral merge makes that of any base and adapter (name them "
-                "base+adapter, see docs/merging.md)"
+                f"{folder}: holds an adapter, not a model, and a whole model is needed here; a run has "
+                "the two merged in model/ (with the same name), and biomistral merge makes that of any "
+                "base and adapter (name them base+adapter, see docs/merging.md)"
             )
         raise ModelError(
             f"{folder}: has no {CONFIG}; name the folder of a whole checkpoint, as "
@@ -185,13 +185,17 @@ def _natural(name: str) -> list[tuple[int, str]]:
 # --- the tokenizer --------------------------------------------------------------------------------
 
 
-def check_tokenizer_fits(folder: Path, *, allow_pickle: bool = False) -> None:
+def check_tokenizer_fits(
+    folder: Path, *, model: Path | None = None, allow_pickle: bool = False
+) -> None:
     """Raise ``ModelError`` if the tokenizer can give an id that the embedding has no row for.
+
+    ``model`` is the folder with the embedding, if it is another one.
 
     Reads JSON only. Special tokens that are named but not in the vocabulary count: Transformers
     appends them when it loads the tokenizer. A folder without a tokenizer passes.
     """
-    rows = Checkpoint(folder, allow_pickle=allow_pickle).embedding_rows()
+    rows = Checkpoint(model or folder, allow_pickle=allow_pickle).embedding_rows()
     try:
         ids = _token_ids(folder)
     except (TypeError, AttributeError, LookupError, ValueError) as error:

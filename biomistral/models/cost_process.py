@@ -13,13 +13,14 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from biomistral.errors import BiomistralError, InputError
+from biomistral.models.adapted import adapted
 from biomistral.models.costs import CostSettings
 from biomistral.models.generating import Engine, Sampling
 from biomistral.models.hub import local_folder
@@ -49,19 +50,19 @@ def measure(
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    folder = Path(source) if Path(source).is_file() else local_folder(source, revision)  # GGUF
+    places = _folders(source, revision)
     device = pick_device()
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(source, revision)
     before = _memory(device)
     started = time.perf_counter()
     precision: Any = settings.precision
-    model = load_model(folder, precision=precision, device=device)
+    model = load_model(source, revision=revision, precision=precision, device=device)
     load_seconds = time.perf_counter() - started
     context = getattr(model.config, "max_position_embeddings", None) or 2**31
     length = min(settings.prompt_tokens, context - 1)
     if context < _SHORT + settings.new_tokens:
         raise InputError(
-            f"{folder}: its context of {context} tokens holds no prompt of {_SHORT} and an answer of "
+            f"{source}: its context of {context} tokens holds no prompt of {_SHORT} and an answer of "
             f"{settings.new_tokens}; ask for fewer new tokens"
         )
     longest = max(length + 1, _SHORT + settings.new_tokens)
@@ -78,7 +79,12 @@ def measure(
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         "threads": torch.get_num_threads(),
         "num_parameters": num_weights(model),
-        "file_bytes": sum(p.stat().st_size for p in [folder, *folder.rglob("*")] if p.is_file()),
+        "file_bytes": sum(
+            file.stat().st_size
+            for place in places
+            for file in [place, *place.rglob("*")]
+            if file.is_file()
+        ),
         "weight_bytes": sum(
             tensor.numel() * tensor.element_size()
             for tensor in [*model.parameters(), *model.buffers()]
@@ -92,6 +98,14 @@ def measure(
         "writing_tokens_per_second": one,
         "batched_tokens_per_second": many,
     }
+
+
+def _folders(source: str | Path, revision: str | None) -> Sequence[Path]:
+    """Where the files of a model are: a GGUF file, a folder, or a base and its adapter."""
+    if Path(source).is_file():
+        return [Path(source)]
+    parts = adapted(source, revision)
+    return parts.folders if parts else [local_folder(source, revision)]
 
 
 class _Runner:

@@ -46,6 +46,20 @@ def model_digest(folder: Path, digest: Callable[[Path], str] = artifacts.file_di
     return artifacts.digest_of([[path.name, mark] for path, mark in zip(files, marks, strict=True)])
 
 
+def digest_of_model(
+    path: str | Path,
+    revision: str | None = None,
+    digest: Callable[[Path], str] = artifacts.file_digest,
+) -> str:
+    """``model_digest`` for a model in any form that is loaded by a path, an adapter added or not."""
+    from biomistral.models.adapted import adapted
+    from biomistral.models.hub import local_folder
+
+    if parts := adapted(path, revision):
+        return artifacts.digest_of([model_digest(each, digest) for each in parts.folders])
+    return model_digest(local_folder(path, revision), digest)
+
+
 def _counts(path: Path) -> bool:
     return path.is_file() and not artifacts.is_note(path.name)
 

@@ -21,6 +21,7 @@ import transformers.utils.logging
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from biomistral.errors import MissingDependencyError, ModelError, require
+from biomistral.models.adapted import Adapted, adapted, add_adapter
 from biomistral.models.checkpoints import Checkpoint, check_tokenizer_fits
 from biomistral.models.gguf import gguf_file, load_gguf_model, load_gguf_tokenizer
 from biomistral.models.hub import local_folder
@@ -47,7 +48,8 @@ def load_model(
 ) -> Any:
     """Load a causal language model from a folder or the hub, in evaluation mode on ``device``.
 
-    A GGUF file, or a folder with one, gives a plain model. ``precision`` is that of the weights, or
+    A GGUF file, or a folder with one, gives a plain model; an adapter's folder, or BASE+ADAPTER, the
+    model with the adapter added to it. ``precision`` is that of the weights, or
     of the unquantized ones of a quantized checkpoint. With ``bits``, a plain checkpoint is quantized
     on the way: 8 (LLM.int8) or 4 (NF4). The model's ``stored_as`` says how it was quantized (awq,
     bitsandbytes, gguf, ...), None if it was not.
@@ -57,6 +59,8 @@ def load_model(
     ``MissingDependencyError`` if it is to be quantized in a form that needs a library.
     """
     device = device or pick_device()
+    if parts := adapted(path, revision):
+        return _load_adapted(parts, precision, device, bits)
     if file := gguf_file(Path(path)):
         with quiet_transformers():
             model = load_gguf_model(file, _DTYPES[precision]).to(device).eval()
@@ -90,18 +94,20 @@ def load_model(
 def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
     """Load the tokenizer of a model from a folder or the hub.
 
-    That of a GGUF file is what lies beside it, else what is in it.
+    That of a GGUF file is what lies beside it, else what is in it; that of an adapter its own, else
+    its base's.
 
     Raises ``InputError`` if there is nothing at ``path``, ``ModelError`` if it has no tokenizer or
     one that gives ids that the model's embedding does not have.
     """
-    file = gguf_file(Path(path))
-    folder = file.parent if file else local_folder(path, revision)
+    parts = adapted(path, revision)
+    file = None if parts else gguf_file(Path(path))
+    folder = file.parent if file else parts.tokenizer if parts else local_folder(path, revision)
     if file and not (folder / "tokenizer.json").is_file():
         with quiet_transformers():
             return load_gguf_tokenizer(file)
     if not file:
-        check_tokenizer_fits(folder)
+        check_tokenizer_fits(folder, model=parts.base if parts else folder)
     try:
         with quiet_transformers():
             return AutoTokenizer.from_pretrained(str(folder))
@@ -129,6 +135,19 @@ def quiet_transformers() -> Iterator[None]:
         log.set_verbosity(verbosity)
         if bars:
             log.enable_progress_bar()
+
+
+def _load_adapted(
+    parts: Adapted, precision: Precision, device: torch.device, bits: Literal[4, 8] | None
+) -> Any:
+    if bits:
+        raise ModelError(
+            f"{parts.adapter}: is an adapter; merge it into its model first (biomistral merge, see "
+            f"docs/merging.md) and name the result, to load that in {bits} bits"
+        )
+    model = load_model(parts.base, precision=precision, device=device)
+    add_adapter(model, parts)
+    return model
 
 
 def _own_awq(folder: Path, precision: Precision, device: torch.device) -> Any:

@@ -14,6 +14,8 @@ from typing import Literal
 
 from biomistral import artifacts
 from biomistral.artifacts import Origin
+from biomistral.errors import BiomistralError
+from biomistral.models.adapted import adapted
 from biomistral.models.hub import is_hub_id, local_folder
 from biomistral.pipeline.digests import NAME as DIGESTS
 from biomistral.pipeline.digests import FileDigests
@@ -42,17 +44,27 @@ class Place:
     revision: str | None = None
 
     def folder(self) -> Path:
-        """The folder, fetched from the hub if need be."""
+        """The folder, fetched from the hub if need be; BASE+ADAPTER stays as it is written."""
+        if adapted(self.path, self.revision):
+            return Path(self.path)
         return local_folder(self.path, self.revision)
 
     def problems(self) -> list[str]:
         """What is wrong with a place given by the user, as far as it can be seen from here."""
-        if is_hub_id(self.path) or Path(self.path).is_dir():
+        try:
+            is_there = is_hub_id(self.path) or adapted(self.path) or Path(self.path).is_dir()
+        except BiomistralError as error:
+            return [str(error)]
+        if is_there:
             return []
         return [f"{self.path}: there is no such model folder"]
 
     def fingerprint(self) -> str:
         """Of the folder's files; of name and revision for a hub repository."""
+        if self.problems():
+            return artifacts.digest_of([str(self.path), self.revision])
+        if parts := adapted(self.path, self.revision):
+            return artifacts.digest_of([artifacts.fingerprint_of_files([e]) for e in parts.folders])
         if Path(self.path).is_dir():
             return artifacts.fingerprint_of_files([Path(self.path)])
         return artifacts.digest_of([str(self.path), self.revision])

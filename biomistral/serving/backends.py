@@ -38,6 +38,7 @@ def command(backend: str, model: str, options: ServeOptions) -> tuple[list[str],
     """
     server = SERVERS[backend]
     _refuse_others(backend, server, options)
+    _refuse_adapters(backend, model)
     arguments = server.arguments(model, options)
     program = shutil.which(server.program)
     if program is None:
@@ -82,6 +83,16 @@ def _llama_cpp(model: str, options: ServeOptions) -> list[str]:
     words = ["--model", str(file), "--host", options.host, "--port", str(options.port)]
     words += ["--parallel", str(options.max_batch), "--alias", options.name or file.stem]
     return [*words, "--timeout", str(max(1, round(options.timeout_seconds)))]
+
+
+def _refuse_adapters(backend: str, model: str) -> None:
+    from biomistral.models.adapted import adapted
+
+    if adapted(model):
+        raise InputError(
+            f"{model}: is a model with an adapter, which --backend {backend} is not given; merge the "
+            "two (biomistral merge, see docs/merging.md) and serve the result, or leave --backend out"
+        )
 
 
 def gguf_file(place: Path) -> Path:

@@ -74,9 +74,11 @@ def serve(model: str, options: ServeOptions, tell: Tell = lambda _: None) -> Non
 
 
 def served_name(model: str) -> str:
-    """By which clients call a model: the name of its folder, or its id on the hub."""
+    """By which clients call a model: the name of its folder or its adapter's, or its id on the hub."""
     path = Path(model)
-    return path.resolve().name if path.is_dir() else model
+    if not path.exists() and "+" in model:
+        path = Path(model.rpartition("+")[2])
+    return path.resolve().name if path.is_dir() else str(path)
 
 
 def open_model(place: str, name: str, options: ServeOptions) -> Model:
