@@ -148,3 +148,10 @@ class ControlEncoder:
             f"the tokenizer writes text beside control tokens{where} in a way that cannot be done "
             "apart from them; use the template biomistral or meditron"
         )
+
+
+def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Ids that end an answer, as the model's generation config and the tokenizer say."""
+    said = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ids = said if isinstance(said, list | tuple) else [said]
+    return frozenset(index for index in [*ids, tokenizer.eos_token_id] if index is not None)

@@ -123,6 +123,14 @@ class PackedDecoder:
                 mine[:, :, :length] = theirs[:, :, :length]
         return PackedCache(layers, length, length)
 
+    def grow(self, cache: Cache, capacity: int) -> None:
+        """Give a cache room for ``capacity`` tokens, layer by layer."""
+        assert isinstance(cache, PackedCache), "caches of one decoder are of one kind"
+        for index, layer in enumerate(cache.layers):
+            larger = layer.new_empty(2, self._num_heads, capacity, self._head_width)
+            larger[:, :, : cache.length] = layer[:, :, : cache.length]
+            cache.layers[index] = larger
+
     def extend(self, cache: Cache, tokens: Sequence[int], *, wanted: bool) -> Tensor | None:
         """Run the next piece of a prompt; return the logits (1, V) behind it if they are wanted."""
         assert isinstance(cache, PackedCache), "caches of one decoder are of one kind"
@@ -221,6 +229,9 @@ class PlainDecoder:
         del capacity, like
         assert not length, "nothing of these caches is lent"
         return PlainCache(DynamicCache(config=self._model.config))
+
+    def grow(self, cache: Cache, capacity: int) -> None:
+        """Do nothing: these caches grow by themselves."""
 
     def extend(self, cache: Cache, tokens: Sequence[int], *, wanted: bool) -> Tensor | None:
         """Run the next piece of a prompt; return the logits (1, V) behind it if they are wanted."""

@@ -6,9 +6,11 @@
         print(piece.text, end="")
 
 A step runs one piece of the oldest prompt that is not read yet, then the next token of every
-sequence whose prompt is. A new sequence waits until one of ``max_batch`` places is free and what it
-may come to fits into ``max_tokens``, first come first served. What its prompt has in common with
-that of another, running or lately ended, is taken over in whole pieces and not run again.
+sequence whose prompt is. A new sequence waits until one of ``max_batch`` places is free and its
+prompt fits into ``max_tokens``, first come first served. Answers are given room as they grow
+(``admission``); where there is too little for all, the last that came gives up its place, waits, and
+is run again up to where it was. The first always goes on, so all come to their end. What a prompt has in common with that of another, running or lately ended, is taken over in
+whole pieces and not run again.
 
 On a CPU, for the models that ``packed`` knows, an answer is the same bits whatever else is run. The
 log-probabilities are those of the bare model, before temperature and penalties. Prompts are token
@@ -17,6 +19,7 @@ ids (``conversations`` makes them); knows nothing about chat, servers or termina
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -26,7 +29,9 @@ from typing import Any, Self, TypeVar
 import torch
 
 from biomistral.errors import InputError, ModelError
+from biomistral.models.admission import Claim, check_length, may_begin
 from biomistral.models.continuations import TextEncoder, common_length
+from biomistral.models.control_tokens import end_ids
 from biomistral.models.decoding import Cache, decoder_of
 from biomistral.models.fair_lock import FairLock
 from biomistral.models.jobs import Finish, Job, Piece
@@ -54,7 +59,8 @@ class Stats:
     prompt_tokens: int
     reused_tokens: int  # of the prompt tokens, those taken over from another sequence
     generated_tokens: int
-    cached_tokens: int  # that the sequences now running may come to
+    sent_back: int  # times that a sequence gave up its place to an older one
+    cached_tokens: int  # that the sequences now running have room for
     max_cached_tokens: int
 
 
@@ -65,6 +71,11 @@ class _Running:
     job: Job
     cache: Cache
     num_read: int  # of its prompt
+    num_held: int  # tokens that its cache has room for
+
+    @property
+    def claim(self) -> Claim:
+        return Claim(self.num_held, self.job.num_tokens)
 
 
 @dataclass
@@ -73,6 +84,7 @@ class _Counters:
     prompt_tokens: int = 0
     reused_tokens: int = 0
     generated_tokens: int = 0
+    sent_back: int = 0
 
 
 @dataclass
@@ -87,7 +99,7 @@ class Engine:
     """Runs the jobs of one model; its methods may be called from any thread.
 
     ``max_batch`` bounds the sequences that run together, ``max_tokens`` the tokens, prompts included,
-    that they may come to (default: what half of the free memory holds).
+    that there is room for (default: what half of the free memory holds).
     """
 
     def __init__(
@@ -104,7 +116,7 @@ class Engine:
         self._max_batch = max_batch
         self.context_tokens: int = getattr(model.config, "max_position_embeddings", None) or 2**31
         self._max_tokens = max_tokens or self._default_tokens()
-        self._eos = _eos_ids(model, tokenizer)
+        self._eos = end_ids(model, tokenizer)
         self._work = FairLock()  # held by whoever uses the model
         self._changed = threading.Condition()  # guards what follows
         self._queue: deque[Job] = deque()
@@ -154,11 +166,8 @@ class Engine:
             return Stats(
                 queued=len(self._queue),
                 running=len(self._running),
-                finished=self._counters.finished,
-                prompt_tokens=self._counters.prompt_tokens,
-                reused_tokens=self._counters.reused_tokens,
-                generated_tokens=self._counters.generated_tokens,
-                cached_tokens=sum(each.job.num_tokens for each in self._running),
+                **dataclasses.asdict(self._counters),
+                cached_tokens=self._num_held(),
                 max_cached_tokens=self._max_tokens,
             )
 
@@ -230,22 +239,52 @@ class Engine:
     def _admit(self) -> None:
         """Give places to the jobs that came first, as long as there is one and room for it."""
         with self._changed:
-            taken = sum(each.job.num_tokens for each in self._running)
             while self._queue and len(self._running) < self._max_batch:
                 job = self._queue[0]
-                if taken + job.num_tokens > self._max_tokens:
+                first = Claim(job.num_known, job.num_tokens).grown()
+                if not may_begin(self._max_tokens, first, [e.claim for e in self._running]):
                     return
                 self._queue.popleft()
-                self._make_room(taken + job.num_tokens)
+                self._make_room(first)
                 try:
-                    self._running.append(self._placed(job))
+                    self._running.append(self._placed(job, first))
                 except RuntimeError as error:  # no memory
                     self._counters.finished += 1
                     job.end(error)
-                    continue
-                taken += job.num_tokens
 
-    def _placed(self, job: Job) -> _Running:
+    def _num_held(self) -> int:
+        return sum(each.num_held for each in self._running)
+
+    def _has_room(self, each: _Running) -> bool:
+        """Whether a sequence can go on by a token: its room grows if it has to and can."""
+        if each not in self._running:  # it gave up its place
+            return False
+        if each.cache.length < each.num_held:
+            return True
+        wanted = each.claim.grown()
+        more = wanted - each.num_held
+        while self._num_held() + more > self._max_tokens:
+            if self._running[-1] is each:
+                return False
+            self._send_back(self._running[-1])
+        self._make_room(more)
+        try:
+            self._decoder.grow(each.cache, wanted)
+        except RuntimeError as error:  # no memory
+            self._retire(each)
+            each.job.end(error)
+            return False
+        each.num_held = wanted
+        return True
+
+    def _send_back(self, each: _Running) -> None:
+        """Take the place of a sequence and let it wait before all others."""
+        with self._changed:
+            self._running.remove(each)
+            self._queue.appendleft(each.job)
+        self._counters.sent_back += 1
+
+    def _placed(self, job: Job, room: int) -> _Running:
         """Give a job its cache, with what another prompt that begins alike has already."""
         known: list[tuple[list[int], Cache]] = [(kept.tokens, kept.cache) for kept in self._kept]
         known += [(each.job.prompt, each.cache) for each in self._running]
@@ -256,16 +295,15 @@ class Engine:
             length -= length % self._decoder.piece_tokens
             if length > shared:
                 shared, like = length, cache
-        cache = self._decoder.new_cache(job.num_tokens, like, shared)
+        cache = self._decoder.new_cache(room, like, shared)
         self._counters.prompt_tokens += len(job.prompt)
         self._counters.reused_tokens += shared
-        return _Running(job, cache, shared)
+        return _Running(job, cache, shared, room)
 
-    def _make_room(self, taken: int) -> None:
+    def _make_room(self, more: int) -> None:
         """Forget what ended long ago, so that all stays within the bound."""
-        while (
-            self._kept and taken + sum(len(kept.tokens) for kept in self._kept) > self._max_tokens
-        ):
+        bound = self._max_tokens - self._num_held() - more
+        while self._kept and sum(len(kept.tokens) for kept in self._kept) > bound:
             self._kept.pop(0)
 
     def _read_on(self) -> None:
@@ -279,18 +317,21 @@ class Engine:
         wanted = end == len(prompt)
         logits = self._decoder.extend(each.cache, prompt[each.num_read : end], wanted=wanted)
         each.num_read = end
-        if logits is not None:
+        if logits is not None and not each.job.generated:
             self._take(each, logits[0].cpu().numpy())
 
     def _advance(self) -> None:
-        """Run the last token of every sequence whose prompt is read."""
+        """Run the next token of every sequence whose prompt is read and that has room."""
         ready = [each for each in self._running if each.num_read == len(each.job.prompt)]
+        ready = [each for each in ready if self._has_room(each)]
         if not ready:
             return
-        tokens = [each.job.last_token for each in ready]
+        places = [each.cache.length - len(each.job.prompt) for each in ready]
+        tokens = [each.job.generated[place] for each, place in zip(ready, places, strict=True)]
         rows = self._decoder.advance([each.cache for each in ready], tokens).cpu().numpy()
-        for each, logits in zip(ready, rows, strict=True):
-            self._take(each, logits)
+        for each, place, logits in zip(ready, places, rows, strict=True):
+            if place == len(each.job.generated) - 1:  # else it was run before
+                self._take(each, logits)
 
     def _take(self, each: _Running, logits: Any) -> None:
         try:
@@ -321,7 +362,7 @@ class Engine:
             self._kept.clear()
             return
         self._kept.append(_Kept(tokens, copy))
-        self._make_room(sum(other.job.num_tokens for other in self._running))
+        self._make_room(0)
 
     def _fail(self, error: Exception) -> None:
         """End all that run: after an error in the model no cache can be relied on."""
@@ -351,23 +392,9 @@ class Engine:
                 f"the model's embedding has 0 to {num_embeddings - 1}: use the tokenizer that "
                 "belongs to this model"
             )
-        wanted = len(prompt_ids) + sampling.max_new_tokens
-        if wanted > self.context_tokens:
-            raise InputError(
-                f"generation: a prompt of {len(prompt_ids)} tokens and an answer of up to "
-                f"{sampling.max_new_tokens} are {wanted}, the model's context is "
-                f"{self.context_tokens}; shorten the prompt or ask for fewer tokens"
-            )
-        if wanted > self._max_tokens:
-            raise InputError(
-                f"generation: prompt and answer may come to {wanted} tokens, the memory set aside "
-                f"holds {self._max_tokens}; shorten the prompt, ask for fewer tokens or raise "
-                "max_tokens"
-            )
-
-
-def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Ids that end an answer, as the model's generation config and the tokenizer say."""
-    said = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ids = said if isinstance(said, list | tuple) else [said]
-    return frozenset(index for index in [*ids, tokenizer.eos_token_id] if index is not None)
+        check_length(
+            len(prompt_ids),
+            sampling.max_new_tokens,
+            context_tokens=self.context_tokens,
+            max_tokens=self._max_tokens,
+        )

@@ -37,13 +37,17 @@ class Job:
         self._news: queue.SimpleQueue[Piece | Exception] = queue.SimpleQueue()
         self._sampler = Sampler(sampling, prompt)
         self._text = Detokenizer(tokenizer, prompt, sampling.stop)
-        self._num_generated = 0
-        self.last_token = -1
+        self.generated: list[int] = []
 
     @property
     def num_tokens(self) -> int:
         """Tokens that prompt and answer may come to."""
         return len(self.prompt) + self.sampling.max_new_tokens
+
+    @property
+    def num_known(self) -> int:
+        """Tokens of the prompt and of the answer as far as it is made."""
+        return len(self.prompt) + len(self.generated)
 
     def pieces(self) -> Iterator[Piece]:
         """Yield the answer as it comes; waits. Leaving the loop early cancels the job.
@@ -70,13 +74,12 @@ class Job:
         """Choose a token by logits (V,), send the piece; return whether it was the last."""
         choice = self._sampler.choose(logits)
         token = choice.token_id
-        self.last_token = token
-        self._num_generated += 1
+        self.generated.append(token)
         text = self._text.add(token)
         finish: Finish | None = None
         if self._text.is_stopped or (token in eos and not self.sampling.ignore_eos):
             finish = "stop"
-        elif self._num_generated == self.sampling.max_new_tokens:
+        elif len(self.generated) == self.sampling.max_new_tokens:
             finish = "length"
         if finish:
             text += self._text.finish()

@@ -224,13 +224,14 @@ class Service:
             "jobs_waiting": (self.gate.waiting, "Answers that wait for their turn."),
             "jobs_waiting_limit": (self.gate.queue, "Most answers that may wait."),
             "sequences_running": (stats.running, "Sequences that are generated now."),
-            "cache_tokens": (stats.cached_tokens, "Tokens that running sequences may come to."),
+            "cache_tokens": (stats.cached_tokens, "Tokens that running sequences have room for."),
             "cache_tokens_limit": (stats.max_cached_tokens, "Most tokens for all of them."),
         }
         counts = {
             "prompt_tokens_total": stats.prompt_tokens,
             "prompt_tokens_reused_total": stats.reused_tokens,
             "generated_tokens_total": stats.generated_tokens,
+            "jobs_sent_back_total": stats.sent_back,
             "jobs_finished_total": stats.finished,
         }
         return self.metrics.text(gauges, counts)

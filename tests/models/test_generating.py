@@ -10,7 +10,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from biomistral.errors import InputError, ModelError
-from biomistral.models import decoding
+from biomistral.models import admission, decoding
 from biomistral.models.continuations import TextEncoder
 from biomistral.models.conversations import plain_ids
 from biomistral.models.generating import Engine, Sampling
@@ -136,6 +136,78 @@ def test_the_bound_on_tokens_holds_and_nobody_is_overtaken(loaded):
     assert [len(list(job.pieces())) for job in (first, second, third)] == [small, big, small]
 
 
+def test_answers_of_open_length_run_together_and_all_come_to_their_end(loaded, monkeypatch):
+    """Each may come to the whole bound: by what they may want, only one could run at a time."""
+    monkeypatch.setattr(admission, "GROWTH", 4)
+    engine, wide = Engine(*loaded, max_batch=8, max_tokens=40), Engine(*loaded, max_batch=8)
+    sampling = Sampling(max_new_tokens=37, temperature=1.0, seed=1, ignore_eos=True)
+    prompts = [[3 + n, 9, 4 + n] for n in range(8)]
+    jobs = [engine.submit(prompt, sampling) for prompt in prompts]
+    most = 0
+    while engine.step():
+        stats = engine.stats()
+        assert stats.cached_tokens <= 40
+        assert all(each.cache.length <= each.num_held for each in engine._running)
+        most = max(most, stats.running)
+    assert most > 3
+    assert engine.stats().sent_back > 0
+    undisturbed = [wide.submit(prompt, sampling) for prompt in prompts]
+    run(wide)
+    assert wide.stats().sent_back == 0
+    answers, expected = ([list(job.pieces()) for job in each] for each in (jobs, undisturbed))
+    assert [len(pieces) for pieces in answers] == [37] * 8
+    assert answers == expected
+
+
+def test_a_short_answer_of_open_length_waits_for_no_long_one(loaded, monkeypatch):
+    monkeypatch.setattr(admission, "GROWTH", 4)
+    engine = Engine(*loaded, max_batch=4, max_tokens=100)
+    first = answer(Engine(*loaded), [8, 9], max_new_tokens=1)[0]
+    engine.submit([5, 6], Sampling(max_new_tokens=98, ignore_eos=True))
+    for _ in range(10):
+        engine.step()
+    engine._eos = frozenset([first.token_id])
+    short = engine.submit([8, 9], Sampling(max_new_tokens=98))
+    engine.step()
+    assert list(short.pieces())[-1].finish == "stop"
+    assert engine.stats().running == 1
+
+
+def test_one_that_gave_up_its_place_can_be_cancelled_while_it_waits(loaded, monkeypatch):
+    monkeypatch.setattr(admission, "GROWTH", 4)
+    engine = Engine(*loaded, max_batch=2, max_tokens=24)
+    sampling = Sampling(max_new_tokens=22, ignore_eos=True)
+    jobs = [engine.submit([5, 6], sampling) for _ in range(2)]
+    while not engine.stats().sent_back:
+        assert engine.step()
+    jobs[1].cancel()
+    run(engine)
+    assert len(list(jobs[0].pieces())) == 22
+    pieces = list(jobs[1].pieces())
+    assert len(pieces) > 1
+    assert pieces[-1].finish == "cancelled"
+
+
+def test_want_of_memory_while_it_grows_is_told_to_that_one(loaded, monkeypatch):
+    monkeypatch.setattr(admission, "GROWTH", 4)
+    engine = Engine(*loaded)
+    grow = engine._decoder.grow
+
+    def scarce(cache, capacity):
+        if capacity > 20:
+            raise RuntimeError("not enough memory")
+        grow(cache, capacity)
+
+    monkeypatch.setattr(engine._decoder, "grow", scarce)
+    long = engine.submit([5, 6], Sampling(max_new_tokens=30, ignore_eos=True))
+    short = engine.submit([7, 8], Sampling(max_new_tokens=12, ignore_eos=True))
+    run(engine)
+    with pytest.raises(RuntimeError, match="not enough memory"):
+        list(long.pieces())
+    assert len(list(short.pieces())) == 12
+    assert engine.stats().finished == 2
+
+
 def test_a_prompt_that_begins_like_another_is_not_run_again(loaded, monkeypatch):
     monkeypatch.setattr(decoding, "_PIECE_ON_CPU", 8)
     engine, fresh = Engine(*loaded), Engine(*loaded)
@@ -217,7 +289,10 @@ def test_want_of_memory_for_one_is_told_to_that_one(loaded, monkeypatch):
     new_cache = engine._decoder.new_cache
 
     def scarce(capacity, *like):
-        if capacity in {300, 8}:  # the second job's cache, and what would be kept of the first
+        if capacity in {
+            10 + admission.GROWTH,
+            8,
+        }:  # the second job's cache, and what would be kept of the first
             raise RuntimeError("not enough memory")
         return new_cache(capacity, *like)
 
