@@ -55,15 +55,11 @@ class Place:
             is_there = is_hub_id(self.path) or adapted(self.path) or Path(self.path).is_dir()
         except BiomistralError as error:
             return [str(error)]
-        if is_there:
-            return []
-        return [f"{self.path}: there is no such model folder"]
+        return [] if is_there else [f"{self.path}: there is no such model folder"]
 
     def fingerprint(self) -> str:
         """Of the folder's files; of name and revision for a hub repository."""
-        if self.problems():
-            return artifacts.digest_of([str(self.path), self.revision])
-        if parts := adapted(self.path, self.revision):
+        if parts := None if self.problems() else adapted(self.path, self.revision):
             return artifacts.digest_of([artifacts.fingerprint_of_files([e]) for e in parts.folders])
         if Path(self.path).is_dir():
             return artifacts.fingerprint_of_files([Path(self.path)])

@@ -49,3 +49,16 @@ def test_files_of_the_benchmark_are_those_of_its_tasks_and_languages(miniature_w
     assert "trial/task.yaml" in relative
     assert "trial/fr/test.jsonl" in relative
     assert not [name for name in relative if "/en/" in name or not name.startswith("trial/")]
+
+
+def test_an_adapter_counts_together_with_its_base(tiny_model, tmp_path):
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    place = Place(Path(f"{tiny_model}+{adapter}"))
+    assert place.problems() == []
+    assert place.folder() == place.path
+    before = place.fingerprint()
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8}')
+    assert len({before, place.fingerprint(), Place(tiny_model).fingerprint()}) == 3
+    assert "there is no such folder" in Place(Path(f"{tiny_model}+nowhere")).problems()[0]
