@@ -28,6 +28,7 @@ from biomistral.reporting.model_sections import (
     comparison_section,
     positions_section,
 )
+from biomistral.reporting.provenance import Made, made_of
 from biomistral.reporting.published import published_section
 from biomistral.reporting.quantization import quantization_section
 from biomistral.reporting.results import (
@@ -69,6 +70,7 @@ class Document:
     facts: Mapping[str, str]  # label -> number: the run at a glance
     findings: Sequence[str]
     sections: Sequence[Section]
+    made: Sequence[Made] = ()  # the artefacts that all of it is from
 
     @property
     def tables(self) -> list[Table]:
@@ -127,6 +129,7 @@ def compose(title: str, material: Material) -> Document:
         facts=_facts(results),
         findings=findings(results, parents_of(material.models), list(material.logs)),
         sections=[section for section in map(_filled, sections) if not section.is_empty],
+        made=made_of((*material.corpora, *material.models, *material.others)),
     )
 
 

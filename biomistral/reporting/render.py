@@ -16,6 +16,7 @@ from biomistral.advisory import ADVISORY
 from biomistral.models.cards import escape_markdown
 from biomistral.records import LETTERS
 from biomistral.reporting.document import Document
+from biomistral.reporting.provenance import questions_behind, sources_of
 from biomistral.reporting.samples import shortened
 from biomistral.reporting.tables import DASH, Cell, Row, Table
 
@@ -61,6 +62,10 @@ def render_html(document: Document, *, figures: str = "", browser: str = "") -> 
         document=document,
         figures=figures,
         browser=browser,
+        sources=lambda section, table, row: sources_of(section.id, table, row, document.made),
+        asked=lambda row, cell: (
+            questions_behind(cell.score) if browser and row.kind != "baseline" else ""
+        ),
         advisory=ADVISORY,
         letters=LETTERS,
         formats={"Markdown": table_markdown, "LaTeX": table_latex, "CSV": table_csv},

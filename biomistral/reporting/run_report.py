@@ -12,10 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import Any, get_args
 
 from biomistral import artifacts
 from biomistral.artifacts import Origin
@@ -26,8 +23,6 @@ from biomistral.records import (
     CoveragePoint,
     LanguageGap,
     LayerDistance,
-    Prediction,
-    Question,
     Record,
     ReliabilityBin,
     Score,
@@ -48,15 +43,13 @@ from biomistral.reporting.render import (
 )
 from biomistral.reporting.results import Results, index_results
 from biomistral.reporting.run_tables import Artefact, LogLine
-from biomistral.reporting.samples import Sample, choose, make_sample
+from biomistral.reporting.sample_files import read_samples
 from biomistral.reporting.score_tables import model_table
 from biomistral.reporting.tables import unique_names
 
 TRAINING_LOG = "training_log.jsonl"
 COSTS = "costs.volatile.json"
 FIGURES = "figures"  # folder beside the page
-
-_Row = TypeVar("_Row", Question, Prediction)
 
 
 @dataclass(frozen=True)
@@ -130,7 +123,7 @@ def report(
         costs,
     )
     origin = origin or _origin(out, {"title": title, "texts": texts}, inputs)
-    material = _read(inputs, texts)
+    material = _read(inputs, texts, out)
     document = compose(title, material)
     with artifacts.create(out, origin) as draft:
         num_questions = write_browser(
@@ -167,8 +160,8 @@ def _origin(out: Path, settings: Mapping[str, str], inputs: _Inputs) -> Origin:
     return Origin("report", out.name, settings, fingerprints)
 
 
-def _read(inputs: _Inputs, texts: Texts) -> Material:
-    found = [_artefact(*labelled) for labelled in inputs.labelled()]
+def _read(inputs: _Inputs, texts: Texts, out: Path) -> Material:
+    found = [_artefact(*labelled, out) for labelled in inputs.labelled()]
     order = [*inputs.predictions, *inputs.models]
     tasks = list(read_records(inputs.questions / "tasks.parquet", Task))
     results = index_results(
@@ -185,7 +178,12 @@ def _read(inputs: _Inputs, texts: Texts) -> Material:
         others=[a for a in found if a.role not in {"model", "corpus"}],
         costs=_costs(inputs.costs),
         logs=_logs({**inputs.models, **inputs.adapters}),
-        samples=_samples(inputs, results, [t for t in tasks if may_show(t.licence, texts)]),
+        samples=read_samples(
+            inputs.questions,
+            inputs.predictions,
+            results,
+            [t for t in tasks if may_show(t.licence, texts)],
+        ),
         overlaps={
             name: _if_there(folder / "overlap.parquet", TaskOverlap)
             for name, folder in inputs.overlaps.items()
@@ -212,7 +210,7 @@ def _if_there(path: Path, kind: type[Record]) -> list[Record]:
     return list(read_records(path, kind)) if path.exists() else []
 
 
-def _artefact(role: str, name: str, folder: Path) -> Artefact:
+def _artefact(role: str, name: str, folder: Path, out: Path) -> Artefact:
     """Describe one input. Manifest, timings and calibration do not count: they come later or differ from run to run."""
     if not folder.is_dir():
         return Artefact(role, name, None, None)
@@ -221,7 +219,14 @@ def _artefact(role: str, name: str, folder: Path) -> Artefact:
         for path in folder.rglob("*")
         if path.is_file() and not artifacts.is_note(path.name)
     )
-    return Artefact(role, name, artifacts.read_manifest(folder), size)
+    return Artefact(role, name, artifacts.read_manifest(folder), size, _place(folder, out))
+
+
+def _place(folder: Path, out: Path) -> str:
+    """Where an artefact of the same run lies as seen from the report; the same in every run."""
+    folder, run = folder.resolve(), out.resolve().parent.parent
+    is_in_run = folder.parent.parent == run and folder.parent.name in get_args(artifacts.Kind)
+    return f"../../{folder.parent.name}/{folder.name}" if is_in_run else ""
 
 
 def _logs(models: Mapping[str, Path]) -> dict[str, list[LogLine]]:
@@ -246,62 +251,6 @@ def _log_lines(path: Path) -> Iterator[LogLine]:
                 f"{path}, line {number}: is no line of a training log ({error!r}); wanted is a "
                 'JSON object with "step", "tokens", "loss" and "learning_rate"'
             ) from None
-
-
-def _samples(inputs: _Inputs, results: Results, tasks: Sequence[Task]) -> list[Sample]:
-    """Draw sample questions of ``tasks`` and join them with predictions in the main scoring."""
-    files = [folder / "predictions.parquet" for folder in inputs.predictions.values()]
-    if not results.settings or not files:
-        return []
-    scoring = results.settings[0].scoring
-    titles = {task.name: task.title for task in tasks}
-    answered = [key for key in _answered(files[0], scoring) if key[1] in titles]
-    keys = choose(answered, results.languages)
-    ids = [id_ for _, _, id_ in keys]
-    questions = {
-        (q.language, q.task, q.id): q
-        for q in _rows_of(inputs.questions / "questions.parquet", "id", ids, Question)
-        if q.split == "test"
-    }
-    answers: dict[tuple[str, str, str], list[Prediction]] = {key: [] for key in keys}
-    for file in files:
-        for p in _rows_of(file, "question_id", ids, Prediction):
-            key = (p.language, p.task, p.question_id)
-            if p.scoring == scoring and key in answers:
-                answers[key].append(p)
-    return [
-        make_sample(questions[key], titles[key[1]], answers[key], results.models)
-        for key in keys
-        if key in questions
-    ]
-
-
-def _answered(path: Path, scoring: str) -> list[tuple[str, str, str]]:
-    """Language, task and id of the questions in a file of predictions, each once, in order."""
-    names = ["language", "task", "question_id"]
-    table = _read_table(path, names, [("scoring", "=", scoring)])
-    rows = table.group_by(names, use_threads=False).aggregate([])
-    return sorted(zip(*(rows.column(name).to_pylist() for name in names), strict=True))
-
-
-def _rows_of(path: Path, column: str, values: Sequence[str], kind: type[_Row]) -> list[_Row]:
-    """Read only the records whose ``column`` is one of ``values``: files can be large."""
-    names = [f.name for f in fields(kind)]
-    rows = _read_table(path, names, [(column, "in", list(values))]).to_pylist()
-    make: Any = kind
-    return [
-        make(**{key: tuple(v) if isinstance(v, list) else v for key, v in row.items()})
-        for row in rows
-    ]
-
-
-def _read_table(path: Path, columns: list[str], filters: list[tuple[str, str, Any]]) -> pa.Table:
-    try:
-        return pq.read_table(path, columns=columns, filters=filters)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{path}: cannot be read ({error}); wanted is a Parquet file with the columns {columns}"
-        ) from None
 
 
 def _write_tables(folder: Path, document: Document, results: Results) -> None:

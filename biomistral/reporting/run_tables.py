@@ -34,6 +34,7 @@ class Artefact:
     name: str
     manifest: Mapping[str, Any] | None
     num_bytes: int | None  # without manifest and timings; None if the folder is not there
+    place: str = ""  # of its folder as seen from the report; empty outside of the same run
 
     @property
     def counts(self) -> Mapping[str, Any]:

@@ -92,6 +92,7 @@ class Cell:
     decimals: int = 1
     note: str = ""
     mark: Mark = ""
+    score: Score | None = None  # that it prints, if it prints one
 
     @property
     def spread(self) -> str:
@@ -198,6 +199,7 @@ def score_cell(
         low=None if score.low is None else score.low * factor,
         high=None if score.high is None else score.high * factor,
         note=f"{_counted(score.num_questions, 'question')}, {_counted(score.num_seeds, 'seed')}",
+        score=score,
     )
 
 

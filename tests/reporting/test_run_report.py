@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -152,7 +153,7 @@ def test_training_curves_are_drawn_for_models_with_a_log(page) -> None:
 
 
 def test_scores_that_are_not_there_are_named(run_folders, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"scores\.parquet: cannot be read"):
+    with pytest.raises(InputError, match=r"scores\.parquet: there is no such file"):
         report(tmp_path / "r", **{**run_folders, "scores": tmp_path / "nothing"})
 
 
@@ -217,3 +218,40 @@ def test_measured_costs_are_shown_and_the_manifest_says_that_they_vary(
     assert manifest["deterministic"] == "shows times that were measured"
     with pytest.raises(InputError, match="measure the costs again"):
         report(tmp_path / "other", **run_folders, costs=tmp_path / "nowhere")
+
+
+def test_every_number_of_a_model_leads_to_its_predictions_and_to_its_questions(page) -> None:
+    table = '//figure[@id="accuracy-medical-en-letter-3shot"]'
+    row = page.xpath(f'{table}//tr[th="base"]')[0]
+    keys = [
+        page.get_element_by_id(anchor).xpath("string(h4)")
+        for anchor in row.get("data-from").split()
+    ]
+    assert keys == ["predictions/base", "scores/scores"]
+    assert row.xpath("td/@data-asked")[0] == "anatomy|en|letter|3"
+    assert not page.xpath(f'{table}//tr[@class="baseline"]/td/@data-asked')
+
+
+def test_a_report_within_its_run_links_to_folders_and_manifests(run_folders, tmp_path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(run_folders["scores"], run / "scores/scores")
+    made = report(run / "report/report", **{**run_folders, "scores": run / "scores/scores"})
+    page = lxml.html.fromstring((made / "index.html").read_text(encoding="utf-8"))
+    links = [link for link in page.xpath("//a/@href") if link.startswith("..")]
+    assert links == ["../../scores/scores/", "../../scores/scores/manifest.json"]
+    assert all((made / link).exists() for link in links)
+
+
+def test_numbers_tell_where_they_are_from_without_a_mouse(made: Path, browser) -> None:
+    browser.open((made / "index.html").as_uri())
+    browser.wait("document.querySelector('.hint') && !document.querySelector('.hint').hidden")
+    said = "document.getElementById('origin').textContent"
+    browser.run("document.querySelector('figure.table td[tabindex=\"0\"]').focus()")
+    assert "Anatomy & more, base: 95 % interval 45.0 to 55.0" in browser.run(said)
+    browser.press("ArrowRight")
+    assert "Heart, base" in browser.run(said)
+    browser.press("Enter")
+    assert browser.run("document.activeElement.textContent") == "predictions/base"
+    browser.run("document.activeElement.click()")
+    browser.wait("document.getElementById('made').open")
+    assert browser.complaints == []
