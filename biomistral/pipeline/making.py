@@ -369,6 +369,7 @@ def report(
     predictions: Mapping[str, Path],
     overlaps: Mapping[str, Path],
     distances: Mapping[str, Path],
+    translations: Mapping[str, tuple[Path, Path]],
     has_costs: bool,
     texts: Literal["open", "all", "none"],
 ) -> Make:
@@ -389,6 +390,7 @@ def report(
             predictions=predictions,
             overlaps=overlaps,
             distances=distances,
+            translations=translations,
             costs=root / "scores/cost" if has_costs else None,
             texts=texts,
             origin=origin,

@@ -12,6 +12,7 @@ from biomistral.pipeline import making
 from biomistral.pipeline.builder import Builder
 from biomistral.pipeline.deciding import NOT_OF_ANSWERS
 from biomistral.pipeline.distances import add_distances
+from biomistral.pipeline.translated import add_translated
 from biomistral.recipe import links
 from biomistral.recipe.settings import CorpusSettings, EvaluateSettings
 
@@ -144,6 +145,7 @@ def _add_scores_and_report(builder: Builder, settings: EvaluateSettings, questio
     tokens = [f"tokens/{corpus.name}" for corpus in builder.recipe.corpus]
     adapters = _adapters(builder)
     distances = add_distances(builder) if settings.distances else {}
+    translated = add_translated(builder)
     looked_at = builder.recipe.corpus if settings.find_overlap else []
     builder.add(
         "report",
@@ -162,6 +164,7 @@ def _add_scores_and_report(builder: Builder, settings: EvaluateSettings, questio
             adapters=adapters,
             texts=settings.shown_texts,
             distances=distances,
+            translations=translated.folders,
         ),
         needs=[
             "scores/scores",
@@ -172,9 +175,10 @@ def _add_scores_and_report(builder: Builder, settings: EvaluateSettings, questio
             *(f"distances/{name}" for name in distances),
             *(f"overlap/{corpus.name}" for corpus in looked_at),
             *(["scores/cost"] if settings.cost else []),
+            *translated.needs,
         ],
-        sources=listed["sources"],
-        missing=listed["missing"],
+        sources={**listed["sources"], **translated.sources},
+        missing=[*listed["missing"], *translated.missing],
         section="report",
     )
 

@@ -38,6 +38,11 @@ class BenchmarkSettings(Settings):
         default_factory=list,
         description="Folders that biomistral translate made: further languages of these tasks.",
     )
+    translation_quality: list[str] = Field(
+        default_factory=list,
+        description="Folders that biomistral translate quality made of them, for the report; of "
+        "others, lengths and kept terms are measured in the run.",
+    )
 
 
 class EnsembleSettings(Settings):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from biomistral.records import (
     Comparison,
@@ -59,6 +60,7 @@ from biomistral.reporting.score_tables import (
 from biomistral.reporting.summary import findings
 from biomistral.reporting.tables import Table, slug, unique_names
 from biomistral.reporting.training import training_section
+from biomistral.reporting.translation_tables import translations_section
 from biomistral.reporting.tuned import tuning_section
 
 
@@ -97,6 +99,9 @@ class Material:
     others: Sequence[Artefact] = ()  # questions, predictions, scores
     costs: Sequence[Cost] = ()
     logs: Mapping[str, Sequence[LogLine]] = field(default_factory=dict)
+    # Name -> totals.json of translations that were asked, and the pages that show them.
+    translations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    translation_pages: Mapping[str, str] = field(default_factory=dict)
     samples: Sequence[Sample] = ()
     overlaps: Mapping[str, Sequence[TaskOverlap]] = field(default_factory=dict)  # by corpus
     distances: Mapping[str, Sequence[LayerDistance]] = field(default_factory=dict)  # by model
@@ -111,6 +116,7 @@ def compose(title: str, material: Material) -> Document:
         tuning_section(results, material.models),
         _groups(results, material.models),
         languages_section(results, material.gaps, material.others),
+        translations_section(material.translations, material.translation_pages),
         published_section(results),
         quantization_section(results, material.comparisons, material.models),
         comparison_section(results, material.comparisons),

@@ -60,6 +60,7 @@ class Section:
     samples: Sequence[Sample] = ()
     pairs: Sequence[Pair] = ()
     links: Mapping[str, str] = field(default_factory=dict)  # text -> file beside the page
+    links_title: str = "Model cards"
 
     @property
     def is_empty(self) -> bool:

@@ -102,7 +102,7 @@ def render_markdown(document: Document) -> str:
                 parts.append(escape_markdown(note))
         if section.links:
             links = [f"[{escape_markdown(name)}]({path})" for name, path in section.links.items()]
-            parts.append(f"Model cards: {', '.join(links)}")
+            parts.append(f"{section.links_title}: {', '.join(links)}")
     return "\n\n".join(parts) + "\n"
 
 

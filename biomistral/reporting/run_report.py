@@ -46,6 +46,7 @@ from biomistral.reporting.run_tables import Artefact, LogLine
 from biomistral.reporting.sample_files import read_samples
 from biomistral.reporting.score_tables import model_table
 from biomistral.reporting.tables import unique_names
+from biomistral.reporting.translations import read_totals, write_page
 
 TRAINING_LOG = "training_log.jsonl"
 COSTS = "costs.volatile.json"
@@ -64,6 +65,7 @@ class _Inputs:
     overlaps: Mapping[str, Path]
     adapters: Mapping[str, Path]
     distances: Mapping[str, Path]
+    translations: Mapping[str, tuple[Path, Path]]  # and what was measured of them
     costs: Path | None = None
 
     def labelled(self) -> Iterator[tuple[str, str, Path]]:
@@ -74,6 +76,9 @@ class _Inputs:
         yield "questions", "questions", self.questions
         yield from (("overlap", name, path) for name, path in self.overlaps.items())
         yield from (("distances", name, path) for name, path in self.distances.items())
+        for name, (translations, quality) in self.translations.items():
+            yield "translations", name, translations
+            yield "translations", f"{name} quality", quality
         yield from (("predictions", name, path) for name, path in self.predictions.items())
         yield "scores", "scores", self.scores
         if self.costs is not None:
@@ -94,6 +99,7 @@ def report(
     adapters: Mapping[str, Path] | None = None,
     texts: Texts = "open",
     distances: Mapping[str, Path] | None = None,
+    translations: Mapping[str, tuple[Path, Path]] | None = None,
     origin: Origin | None = None,
 ) -> Path:
     """Write the report of a run to ``out`` and return it.
@@ -104,7 +110,7 @@ def report(
     what was found of the questions in each corpus, ``costs`` a folder of measured costs.
     ``adapters`` are those that were merged into models of the same names, or stand alone: their
     training is shown. ``distances`` are folders of how far models are from those they were made
-    from. ``texts`` says of which questions the texts are shown: those under a licence
+    from, ``translations`` folders of translated questions, each with one of its measured quality. ``texts`` says of which questions the texts are shown: those under a licence
     that lets anybody pass them on, all, or none.
 
     Makes ``index.html``, ``questions.html`` with its data in ``questions/*.js``, ``report.md``, ``report.tex``, ``tables/*.csv``, ``figures/*.svg`` and
@@ -120,6 +126,7 @@ def report(
         overlaps or {},
         adapters or {},
         distances or {},
+        translations or {},
         costs,
     )
     origin = origin or _origin(out, {"title": title, "texts": texts}, inputs)
@@ -141,6 +148,7 @@ def report(
         _write_text(draft.folder / "report.tex", render_latex(document))
         _write_tables(draft.folder / "tables", document, material.results)
         _write_figures(draft.folder / FIGURES, document.charts)
+        _write_translations(draft.folder, inputs.translations, material, texts)
         _write_cards(draft.folder / "cards", models, material.results)
         if material.costs:
             draft.not_deterministic = "shows times that were measured"
@@ -187,6 +195,11 @@ def _read(inputs: _Inputs, texts: Texts, out: Path) -> Material:
         overlaps={
             name: _if_there(folder / "overlap.parquet", TaskOverlap)
             for name, folder in inputs.overlaps.items()
+        },
+        translations={name: read_totals(q) for name, (_, q) in inputs.translations.items()},
+        translation_pages={
+            name: f"translations/{stem}.html"
+            for name, stem in unique_names(list(inputs.translations)).items()
         },
         distances={
             name: _if_there(folder / "distances.parquet", LayerDistance)
@@ -271,6 +284,19 @@ def _write_figures(folder: Path, charts: Sequence[Chart]) -> None:
     for chart in charts:
         _write_text(folder / f"{chart.id}.svg", svg_file(chart))
         (folder / f"{chart.id}.pdf").write_bytes(pdf_file(chart))
+
+
+def _write_translations(
+    folder: Path, found: Mapping[str, tuple[Path, Path]], material: Material, texts: Texts
+) -> None:
+    """Write a page for each set of translations, with texts that may be shown."""
+    licences = {task.name: task.licence for task in material.results.tasks}
+    for name, (translations, quality) in found.items():
+        page = folder / material.translation_pages[name]
+        page.parent.mkdir(exist_ok=True)
+        write_page(
+            translations, quality, page, lambda task: may_show(licences.get(task, ""), texts)
+        )
 
 
 def _write_cards(folder: Path, models: Mapping[str, Path], results: Results) -> None:

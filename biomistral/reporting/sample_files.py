@@ -29,6 +29,8 @@ def read_samples(
     titles = {task.name: task.title for task in tasks}
     answered = [key for key in _answered(files[0], scoring) if key[1] in titles]
     keys = choose(answered, results.languages)
+    if not keys:  # no texts may be shown
+        return []
     ids = [id_ for _, _, id_ in keys]
     questions = {
         (q.language, q.task, q.id): q

@@ -6,57 +6,62 @@ Reads the artefacts of translation and writes one page; knows nothing about how 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from biomistral.disk import plain_os_errors
+from biomistral.errors import InputError
 from biomistral.languages import language_of
 from biomistral.records import Translation, TranslationQuality, read_records
 from biomistral.reporting.document import Document
 from biomistral.reporting.model_sections import Pair, Section, Version
 from biomistral.reporting.render import render_html
-from biomistral.reporting.tables import (
-    Cell,
-    Column,
-    Row,
-    Table,
-    count_cell,
-    number_cell,
-    text_cell,
-)
+from biomistral.reporting.translation_tables import totals_table
 
 NUM_WORST = 100
 _NUM_FAILED = 200  # on the page; all are in the files
 
-_COLUMNS = (
-    Column("Language", is_text=True),
-    Column("Questions"),
-    Column("Translated"),
-    Column("Failed"),
-    Column("Collisions", note="questions with options that read the same and differ in English"),
-    Column("Again", note="questions that took more than one attempt"),
-    Column("Reviewed", note="accepted, edited or rejected by people"),
-    Column("Length", note="median of characters over those of the English"),
-    Column("Terms kept, %", note="numbers, units, genes and drugs of the English that are kept"),
-    Column("chrF", note="of the translation back into English, 0 to 100"),
-    Column("BLEU", note="of the translation back into English, 0 to 100"),
-)
 
+def write_page(
+    translations: Path,
+    quality: Path,
+    page: Path,
+    may_show: Callable[[str], bool] = lambda _: True,
+) -> None:
+    """Write the page of one set of translations and what was measured of it.
 
-def write_page(translations: Path, quality: Path, page: Path) -> None:
-    """Write the page of one set of translations and what was measured of it."""
+    ``may_show`` says of a task whether its texts may stand on the page.
+    """
     every = list(read_records(translations / "translations.parquet", Translation))
     rows = list(read_records(quality / "quality.parquet", TranslationQuality))
-    totals = json.loads((quality / "totals.json").read_text(encoding="utf-8"))
+    document = document_of(every, rows, read_totals(quality), may_show)
     with plain_os_errors(page):
-        page.write_text(render_html(document_of(every, rows, totals)), encoding="utf-8")
+        page.write_text(render_html(document), encoding="utf-8")
+
+
+def read_totals(quality: Path) -> dict[str, Any]:
+    """Return the numbers per task and language of a folder of measured quality.
+
+    Raises ``InputError`` if they cannot be read.
+    """
+    path = quality / "totals.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}); make the folder with biomistral translate quality"
+        ) from None
+    return found
 
 
 def document_of(
-    every: Sequence[Translation], rows: Sequence[TranslationQuality], totals: Mapping[str, Any]
+    every: Sequence[Translation],
+    rows: Sequence[TranslationQuality],
+    totals: Mapping[str, Any],
+    may_show: Callable[[str], bool] = lambda _: True,
 ) -> Document:
-    """Say what there is to say of translations."""
+    """Say what there is to say of translations; with texts of those tasks that ``may_show`` allows."""
     num_failed = sum(each.state == "failed" for each in every)
     num_good = len(rows)
     languages = list(dict.fromkeys(each.language for each in every))
@@ -70,33 +75,24 @@ def document_of(
         f"{num_failed:,} of {len(every):,} translations had a fault after the last attempt; they are "
         "left out of the benchmark and listed below."
     )
+    hidden = [t for t in dict.fromkeys(e.task for e in every) if not may_show(t)]
+    every = [each for each in every if each.task not in hidden]
+    rows = [row for row in rows if row.task not in hidden]
+    findings = [finding]
+    if hidden:
+        findings.append(f"Texts of {', '.join(hidden)} are not shown: their licence may forbid it.")
     sections = [
-        Section("totals", "Tasks and languages", tables=[_totals_table(totals)]),
+        Section("totals", "Tasks and languages", tables=[totals_table(totals)]),
         Section("worst", "The worst", _worst_text(rows), pairs=_worst_pairs(every, rows)),
-        Section("failed", "Failed", _failed_text(num_failed), pairs=_failed_pairs(every)),
+        Section(
+            "failed",
+            "Failed",
+            _failed_text(sum(e.state == "failed" for e in every)),
+            pairs=_failed_pairs(every),
+        ),
     ]
     shown = [section for section in sections if not section.is_empty]
-    return Document("Translations", facts, [finding], shown)
-
-
-def _totals_table(totals: Mapping[str, Any]) -> Table:
-    rows = tuple(Row(total["task"], _cells(total)) for total in totals["rows"])
-    signatures = "; ".join(totals.get("signatures", {}).values())
-    note = f"sacrebleu: {signatures}." if signatures else "Nobody translated back into English."
-    return Table("translations", "Translations by task and language", "Task", _COLUMNS, rows, note)
-
-
-def _cells(total: Mapping[str, Any]) -> tuple[Cell, ...]:
-    kept = total["terms_kept"]
-    return (
-        text_cell(language_of(total["language"]).name),
-        *(count_cell(total[key]) for key in ("questions", "translated", "failed")),
-        *(count_cell(total[key]) for key in ("collisions", "tried_again", "reviewed")),
-        number_cell(total["length_ratio"], 2),
-        number_cell(None if kept is None else 100 * kept),
-        number_cell(total["chrf"]),
-        number_cell(total["bleu"]),
-    )
+    return Document("Translations", facts, findings, shown)
 
 
 def _worst_text(rows: Sequence[TranslationQuality]) -> str:

@@ -38,6 +38,7 @@ def measure_quality(
     out: Path,
     *,
     back: Translator | None = None,
+    origin: Origin | None = None,
     progress: Progress = ignore,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Path:
@@ -53,7 +54,8 @@ def measure_quality(
     inputs = {"translations": artifacts.fingerprint_of_files([translations])}
     settings = {"back": back.name if back is not None else None}
     version = versions.STEP_VERSIONS["translate"]
-    with artifacts.create(out, Origin("scores", "quality", settings, inputs, version)) as draft:
+    origin = origin or Origin("scores", "quality", settings, inputs, version)
+    with artifacts.create(out, origin) as draft:
         texts = [""] * len(good)
         if back is not None:
             texts = _translated_back(good, back, progress, tell)

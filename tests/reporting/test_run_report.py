@@ -13,7 +13,7 @@ import pytest
 from biomistral import artifacts
 from biomistral.advisory import ADVISORY
 from biomistral.errors import InputError
-from biomistral.records import Score, write_records
+from biomistral.records import Score, Translation, TranslationQuality, write_records
 from biomistral.reporting import report
 
 ODD_NAME = "tr_ained <b>&|% $x$"
@@ -255,3 +255,29 @@ def test_numbers_tell_where_they_are_from_without_a_mouse(made: Path, browser) -
     browser.run("document.activeElement.click()")
     browser.wait("document.getElementById('made').open")
     assert browser.complaints == []
+
+
+def test_translations_have_a_section_and_a_page_each(run_folders, scores, tmp_path: Path) -> None:
+    each = Translation(
+        *("heart-1", "heart", "ar", "test", 0, "translated", 1, ()),
+        *("Which bone is it?", ("one", "two"), "", "أي عظم هو؟", ("واحد", "اثنان"), ""),
+    )
+    for name in ("tr", "quality"):
+        (tmp_path / name).mkdir()
+    write_records(tmp_path / "tr/translations.parquet", [each], Translation)
+    quality = TranslationQuality("heart-1", "heart", "ar", "test", 0.8, 0, 0, "", None)
+    write_records(tmp_path / "quality/quality.parquet", [quality], TranslationQuality)
+    row = dict.fromkeys(("questions", "translated", "failed", "reviewed", "collisions"), 1)
+    row |= dict.fromkeys(("tried_again", "length_ratio", "terms_kept", "chrf", "bleu"))
+    totals = {"signatures": {}, "rows": [{"task": "heart", "language": "ar", **row}]}
+    artifacts.write_json(tmp_path / "quality/totals.json", totals)
+    folders = {**run_folders, "scores": _only(scores[:2], tmp_path / "scores")}
+    translations = {"tr": (tmp_path / "tr", tmp_path / "quality")}
+    for texts, shown in (("open", True), ("none", False)):
+        made = report(
+            tmp_path / f"report-{texts}", **folders, translations=translations, texts=texts
+        )
+        index = lxml.html.fromstring((made / "index.html").read_text(encoding="utf-8"))
+        [link] = index.xpath('//section[@id="section-translations"]/p[@class="links"]/a/@href')
+        page = (made / link).read_text(encoding="utf-8")
+        assert ("أي عظم هو؟" in page) is shown

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from biomistral.artifacts import write_json
+from biomistral.errors import InputError
 from biomistral.records import Translation, TranslationQuality, write_records
-from biomistral.reporting.translations import document_of, write_page
+from biomistral.reporting.translations import document_of, read_totals, write_page
 
 GOOD = Translation(
     *("q1", "valley", "ar", "test", 0, "translated", 2, ()),
@@ -70,3 +71,24 @@ def test_the_page_is_one_file_and_escapes_texts(tmp_path, every) -> None:
     assert "&lt;5&gt;" in page
     assert "<5>" not in page
     assert ("Failed</h2>" in page) == (FAILED in every)
+
+
+def test_texts_of_a_task_that_may_not_be_passed_on_are_counted_and_not_shown() -> None:
+    def of(task: str) -> list[Translation]:
+        return [replace(each, task=task) for each in (GOOD, FAILED)]
+
+    document = document_of(
+        [*of("valley"), *of("secret")],
+        [ROW, replace(ROW, task="secret")],
+        TOTALS,
+        lambda task: task != "secret",
+    )
+    pairs = [pair for section in document.sections for pair in section.pairs]
+    assert {pair.title.split(",")[0] for pair in pairs} == {"valley"}
+    assert "Texts of secret are not shown: their licence may forbid it." in document.findings
+    assert document.facts["failed"] == "2"
+
+
+def test_totals_that_are_not_there_are_named_with_the_way_to_them(tmp_path) -> None:
+    with pytest.raises(InputError, match=r"totals\.json: cannot be read .* translate quality"):
+        read_totals(tmp_path)
