@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from biomistral.models.compiling import compiled
 
@@ -48,22 +48,41 @@ def normalized(norm: Any, hidden: Tensor) -> Tensor:
     return out
 
 
+def project_into(out: Tensor, projection: Any, hidden: Tensor) -> None:
+    """Write what a projection makes of (T, H) to its place, without a copy where it is a matrix."""
+    if _is_matrix(projection):
+        torch.mm(hidden, projection.weight.t(), out=out)
+    else:
+        out.copy_(projection(hidden))
+
+
+def add_projected(hidden: Tensor, projection: Any, wide: Tensor) -> None:
+    """Add a projection of (T, F) to hidden states (T, H); a matrix adds as it multiplies."""
+    if _is_matrix(projection):
+        hidden.addmm_(wide, projection.weight.t())
+    else:
+        hidden += projection(wide)
+
+
 def gated(mlp: Any, hidden: Tensor) -> Tensor:
     """Apply a feed-forward part of gate, up and down projections to (T, H)."""
-    if type(mlp.act_fn).__name__ not in {"SiLU", "SiLUActivation"}:
-        result: Tensor = mlp(hidden)
-        return result
-    gate, up = mlp.gate_proj(hidden), mlp.up_proj(hidden)  # (T, F)
-    if _is_ours(gate, up):
-        _library().fused_gate(gate.data_ptr(), up.data_ptr(), gate.numel())
-    else:
-        gate = mlp.act_fn(gate) * up
-    down: Tensor = mlp.down_proj(gate)
+    down: Tensor = mlp.down_proj(inner(mlp, hidden))
     return down
 
 
+def inner(mlp: Any, hidden: Tensor) -> Tensor:
+    """Apply gate and up projections of a feed-forward part to (T, H): what goes down, (T, F)."""
+    gate: Tensor = mlp.gate_proj(hidden)
+    up: Tensor = mlp.up_proj(hidden)
+    if _is_ours(gate, up) and type(mlp.act_fn).__name__ in {"SiLU", "SiLUActivation"}:
+        _library().fused_gate(gate.data_ptr(), up.data_ptr(), gate.numel())
+        return gate
+    activated: Tensor = mlp.act_fn(gate) * up
+    return activated
+
+
 def turned(vectors: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotate (T, heads, D) by angles whose cosine and sine are float32 (T, D); may be in place."""
+    """Rotate (T, heads, D), in place, by angles whose cosine and sine are float32 (T, D)."""
     if _is_ours(vectors) and cosine.is_contiguous() and sine.is_contiguous():
         num_tokens, num_heads, width = vectors.shape
         _library().fused_turn(
@@ -73,7 +92,11 @@ def turned(vectors: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         return vectors
     first, second = vectors.float().chunk(2, dim=-1)
     across = torch.cat([-second, first], dim=-1)
-    return (vectors * cosine[:, None] + across * sine[:, None]).to(vectors.dtype)
+    return vectors.copy_(vectors * cosine[:, None] + across * sine[:, None])
+
+
+def _is_matrix(projection: Any) -> bool:
+    return type(projection) is nn.Linear and projection.bias is None
 
 
 def _is_ours(*tensors: Tensor) -> bool:

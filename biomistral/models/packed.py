@@ -6,7 +6,8 @@ request is put behind it, computed, and overwritten by the next. All matrix prod
 of a fixed number of rows that requests fill without gaps, and attention over one request at a time:
 so the shapes, and with them the rounding, of what is computed for a request do not depend on its
 company, and its log-probabilities are the same bits in any batch and order. In the last layer only
-what is read goes on after keys and values.
+what is read goes on after keys and values. Attention is that of ``attention`` where a processor has
+matrix units and a token sees all before it, else PyTorch's.
 
 The modules of the model are called one by one, so quantized layers work; how they are wired is that
 of ``MistralModel`` in Transformers 5. Knows nothing about heads and probabilities.
@@ -18,16 +19,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from biomistral.models import varlen
+from biomistral.models import attention, varlen
 from biomistral.models.continuations import Encoded, Row
-from biomistral.models.fused import gated, normalized, turned
+from biomistral.models.fused import add_projected, inner, normalized, project_into, turned
 from biomistral.models.prefixes import Node, shared_beginnings
 from biomistral.models.reading import Reads, reads_of
 
@@ -102,7 +103,16 @@ class _Segment:
     start: int
     stop: int
     places: list[int]  # within the pack
-    mask: Tensor  # (heads that share keys, T, P + T): what is added to attention scores
+    # Where a token sees all before it, on processors for ``attention``: how many keys, (T,) int32.
+    limits: Tensor | None
+    mask: Tensor | None  # else what is added to attention scores: (heads that share keys, T, P + T)
+
+    def of_read(self) -> _Segment:
+        """Return the same with limits and mask of those rows only that are read."""
+        rows = [place - self.start for place in self.places]
+        limits = None if self.limits is None else self.limits[rows]
+        mask = None if self.mask is None else self.mask[:, rows]
+        return replace(self, limits=limits, mask=mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +132,9 @@ class _Decoder:
         self._config = model.config
         self._device = model.device
         self._tile = _TILE if model.device.type == "cpu" else 1 << 30
-        attention = self._decoder.layers[0].self_attn
-        self._head_width: int = attention.head_dim
-        self._scaling: float = attention.scaling
+        first = self._decoder.layers[0].self_attn
+        self._head_width: int = first.head_dim
+        self._scaling: float = first.scaling
         num_heads = self._config.num_key_value_heads
         self._num_sharing: int = self._config.num_attention_heads // num_heads
         embedding = self._decoder.embed_tokens.weight
@@ -133,6 +143,7 @@ class _Decoder:
             embedding.new_empty(2, num_heads, capacity, self._head_width)
             for _ in self._decoder.layers
         ]
+        self._has_units = attention.is_available(self._path[0])
 
     def keep(self, tokens: list[int], before: int) -> None:
         """Run tokens that come after the first ``before`` of the path, and put them on it."""
@@ -172,11 +183,12 @@ class _Decoder:
             if layout is not None:
                 mixed = self._attend_at_once(index, queries, keys, values, layout, before)
             else:
-                mixed = torch.zeros_like(queries)  # (T, heads, D)
+                mixed = torch.empty_like(queries)  # (T, heads, D)
+            mixed[num_tokens:] = 0  # padding
             for segment in pack.segments:
                 part = slice(segment.start, segment.stop)
                 mixed[part] = self._attend(
-                    index, queries[part], keys[part], values[part], segment.mask, before
+                    index, queries[part], keys[part], values[part], segment, before
                 )
             for each in tiles:
                 self._finish(layer, hidden[each], mixed[each])
@@ -188,11 +200,15 @@ class _Decoder:
         plain: dict[int, Tensor] = {}  # masks of rows without branches, by their length
         for row in rows:
             length = len(row.tokens)
-            mask = plain[length] if length in plain else self._mask(row, before)
-            if not any(row.branches):
-                plain[length] = mask
+            limits = mask = None
+            if self._has_units and not any(row.branches) and not self._is_past_window(row):
+                limits = torch.arange(before + 1, before + length + 1, dtype=torch.int32)
+            else:
+                mask = plain[length] if length in plain else self._mask(row, before)
+                if not any(row.branches):
+                    plain[length] = mask
             places = [start + place for place in row.places]
-            segments.append(_Segment(start, start + length, places, mask))
+            segments.append(_Segment(start, start + length, places, limits, mask))
             start += length
         return segments
 
@@ -204,30 +220,36 @@ class _Decoder:
             branches = torch.tensor(row.branches)
             own = (branches[:, None] == branches) | (branches == 0)
             seen[:, before:] &= own
-        window = self._config.sliding_window if self._config.model_type == "mistral" else None
-        if window is not None and max(row.positions) >= window:
+        if self._is_past_window(row):
             positions = torch.tensor(row.positions)
             of_keys = torch.cat([torch.arange(before), positions])
-            seen &= positions[:, None] - of_keys < window
+            seen &= positions[:, None] - of_keys < self._config.sliding_window
         mask = torch.zeros(seen.shape, dtype=self._dtype)
         mask = mask.masked_fill_(~seen, float("-inf")).to(self._device)
         return mask.repeat(self._num_sharing, 1, 1)
+
+    def _is_past_window(self, row: Row) -> bool:
+        """Whether a sliding window hides keys from some token of a row."""
+        window = self._config.sliding_window if self._config.model_type == "mistral" else None
+        return window is not None and max(row.positions) >= window
 
     def _project(
         self, layer: Any, hidden: Tensor, tiles: Sequence[slice], turns: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values of all rows: (T, heads, D) each."""
-        attention = layer.self_attn
-        parts = []
+        own = layer.self_attn
+        num_heads = self._config.num_key_value_heads
+        queries, keys, values = (
+            hidden.new_empty(hidden.shape[0], heads, self._head_width)
+            for heads in (num_heads * self._num_sharing, num_heads, num_heads)
+        )
         for tile in tiles:
             normed = normalized(layer.input_layernorm, hidden[tile])
-            queries, keys, values = (
-                project(normed).unflatten(-1, (-1, self._head_width))
-                for project in (attention.q_proj, attention.k_proj, attention.v_proj)
-            )
-            here = (turns[0][tile], turns[1][tile])
-            parts.append((turned(queries, *here), turned(keys, *here), values))
-        queries, keys, values = (torch.cat(kind) for kind in zip(*parts, strict=True))
+            project_into(queries[tile].flatten(1), own.q_proj, normed)
+            project_into(keys[tile].flatten(1), own.k_proj, normed)
+            project_into(values[tile].flatten(1), own.v_proj, normed)
+            for vectors in (queries[tile], keys[tile]):
+                turned(vectors, turns[0][tile], turns[1][tile])
         return queries, keys, values
 
     def _attend(
@@ -236,7 +258,7 @@ class _Decoder:
         queries: Tensor,
         keys: Tensor,
         values: Tensor,
-        mask: Tensor,
+        segment: _Segment,
         before: int,
     ) -> Tensor:
         """Put keys and values behind the path; return what queries (Q, heads, D) find there."""
@@ -246,13 +268,16 @@ class _Decoder:
         path[1, :, before:] = values.transpose(0, 1)
         if not num_queries:
             return queries
+        if segment.limits is not None:
+            return attention.attend(queries, self._path[layer_index], segment.limits, self._scaling)
+        assert segment.mask is not None, "one of both is there"
         # Heads that share keys become further queries of one head: half as long again otherwise.
         groups = queries.transpose(0, 1).reshape(path.shape[1], -1, self._head_width)
         found = F.scaled_dot_product_attention(
             groups[None],
             path[:1],
             path[1:],
-            attn_mask=mask.flatten(0, 1),
+            attn_mask=segment.mask.flatten(0, 1),
             scale=self._scaling,
         )
         return found.view(-1, num_queries, self._head_width).transpose(0, 1)
@@ -277,14 +302,14 @@ class _Decoder:
 
     def _is_at_once(self, rows: Sequence[Row]) -> bool:
         """Whether all rows can be attended to together: on a GPU, without a window in reach."""
-        window = self._config.sliding_window if self._config.model_type == "mistral" else None
-        fits = window is None or max(max(row.positions) for row in rows) < window
+        fits = not any(map(self._is_past_window, rows))
         return fits and varlen.is_available(self._path[0])
 
     def _finish(self, layer: Any, hidden: Tensor, mixed: Tensor) -> None:
         """Add attention and the feed-forward part of a layer to hidden states, in place."""
-        hidden += layer.self_attn.o_proj(mixed.flatten(1))
-        hidden += gated(layer.mlp, normalized(layer.post_attention_layernorm, hidden))
+        add_projected(hidden, layer.self_attn.o_proj, mixed.flatten(1))
+        normed = normalized(layer.post_attention_layernorm, hidden)
+        add_projected(hidden, layer.mlp.down_proj, inner(layer.mlp, normed))
 
     def _last_layer(
         self,
@@ -304,14 +329,13 @@ class _Decoder:
             read.append(found[pack.places])
         for segment in pack.segments:
             part = slice(segment.start, segment.stop)
-            rows = [place - segment.start for place in segment.places]
             read.append(
                 self._attend(
                     index,
                     queries[segment.places],
                     keys[part],
                     values[part],
-                    segment.mask[:, rows],
+                    segment.of_read(),
                     before,
                 )
             )

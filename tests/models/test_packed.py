@@ -15,7 +15,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from biomistral.models import packed
+from biomistral.models import attention, packed
 from biomistral.models.continuations import Encoded
 
 SMALL = {
@@ -128,3 +128,47 @@ def test_all_requests_at_once_give_what_each_gives_alone_on_a_gpu(monkeypatch):
     at_once = hidden()
     monkeypatch.setattr(packed.varlen, "is_available", lambda _: False)
     torch.testing.assert_close(at_once, hidden(), atol=0.05, rtol=0.05)
+
+
+@pytest.mark.skipif(attention.library() is None, reason="needs matrix units for bfloat16")
+def test_matrix_units_give_what_pytorch_gives_and_the_same_bits_in_any_pack(monkeypatch):
+    wide = {**SMALL, "hidden_size": 128, "head_dim": 32, "sliding_window": 700}
+    model = model_of(MistralConfig(**wide), MistralForCausalLM).bfloat16()
+    shared = [index % 50 for index in range(600)]
+    # Letters, texts (which branch) and one that is longer than the window.
+    items = [Encoded([*shared, *range(n)], [[1], [2]], 601, [(), ()]) for n in (1, 17, 40)]
+    items += [Encoded([*shared, 7], [[1, 2, 3], [4, 5]], 601, [(), ()])]
+    items += [Encoded([*shared, *[5] * 120], [[1], [2]], 720, [(), ()])]
+    asked = []
+    real = attention.attend
+
+    def attend(queries, *others):
+        asked.append(len(queries))
+        return real(queries, *others)
+
+    monkeypatch.setattr(attention, "attend", attend)
+
+    def hidden(order, batch_tokens):
+        found = {}
+        with torch.inference_mode():
+            chosen = [items[index] for index in order]
+            for indices, rows, reads, _ in packed.run_packed(model, chosen, batch_tokens):
+                starts = [0, *torch.tensor([_num_read(chosen[i]) for i in indices]).cumsum(0)]
+                for place, index in enumerate(indices):
+                    found[order[index]] = rows[starts[place] : starts[place + 1]]
+                assert reads.num_continuations == 2 * len(indices)
+        return found
+
+    one = hidden([0, 1, 2, 3, 4], 4096)
+    assert {1, 17, 40} <= set(asked)
+    assert 120 not in asked
+    other = hidden([4, 2, 0, 3, 1], 8)
+    assert all(torch.equal(one[index], other[index]) for index in one)
+    monkeypatch.setattr(attention, "is_available", lambda _: False)
+    without = hidden([0, 1, 2, 3, 4], 4096)
+    for index in one:
+        torch.testing.assert_close(one[index], without[index], atol=0.05, rtol=0.05)
+
+
+def _num_read(item):
+    return 1 + sum(len(tail) - 1 for tail in item.tails)
