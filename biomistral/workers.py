@@ -1,8 +1,9 @@
 """One function over many items: in this process, in several, or on a cluster.
 
 A cluster is whatever ``running_on`` was given (``pipeline.cluster`` has one); without it, workers are
-processes of this machine. They are started afresh (spawn), so that nothing of this process is copied into them; they leave
-Ctrl-C to it, and end when it ends, however it ended. Knows nothing about what the function does.
+processes of this machine. They are started afresh (spawn), so that nothing of this process is copied
+into them; they leave Ctrl-C to it, and end when it ends, however it ended. Knows nothing about what
+the function does.
 """
 
 from __future__ import annotations
@@ -56,8 +57,11 @@ def num_elsewhere() -> int:
 
 
 def num_processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Processors that this process may use; where the system does not tell (macOS), all there are."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
 
 
 def run_all(

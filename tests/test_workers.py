@@ -27,6 +27,12 @@ def test_no_more_processes_than_items_are_started() -> None:
     assert num_processors() >= 1
 
 
+def test_where_the_system_tells_no_processors_all_are_counted(monkeypatch) -> None:
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)  # as on macOS
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    assert num_processors() == 6
+
+
 def test_an_error_of_an_item_ends_everything() -> None:
     with pytest.raises(TypeError, match="bad operand"):
         list(run_all(abs, [1, "x", 2], 2))  # type: ignore[arg-type, list-item]

@@ -28,6 +28,7 @@ from biomistral.merging.compiled import Part, Work
 from biomistral.merging.dropping import dropping_key
 from biomistral.merging.jobs import Input, Job
 from biomistral.models.safetensors_files import StoredTensor
+from biomistral.workers import num_processors
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +43,7 @@ _SHARES_PER_THREAD = 4
 def available_threads() -> int:
     """Return OMP_NUM_THREADS if it is set, else the number of processors this process may use."""
     given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    return int(given) if given.isdecimal() and int(given) else len(os.sched_getaffinity(0))
+    return int(given) if given.isdecimal() and int(given) else num_processors()
 
 
 @dataclass

@@ -47,6 +47,19 @@ def test_each_fault_is_told(translated: Parts, fault: str) -> None:
     assert any(re.search(fault, each) for each in found), found
 
 
+@pytest.mark.parametrize(
+    ("words", "seen"),
+    [
+        ("le feu et la tea of the hills and with bark", True),
+        ("le feu et la tea of the hills with bark", False),
+    ],
+)
+def test_a_text_with_more_english_than_own_words_reads_as_english(words, seen) -> None:
+    source = Parts("Fire and tea made of hills, with bark", ("Bark", "Rest"))
+    found = faults(source, Parts(words, ("Écorce", "Repos")), "fr")
+    assert any("it reads as English" in each for each in found) is seen
+
+
 @pytest.mark.parametrize("language", ["ru", "zh", "ar"])
 def test_another_script_is_seen(language: str) -> None:
     assert any("of the letters are" in each for each in faults(SOURCE, FRENCH, language))

@@ -28,6 +28,8 @@ def test_questions_become_a_task_that_the_benchmark_reads(
     assert set(own.files) == {("fr", "test"), ("fr", "train")}
     tests = [json.loads(line) for line in (out / "valley/fr/test.jsonl").read_text().splitlines()]
     assert [row["id"] for row in tests] == ["q1", "q2"]
+    (example,) = (out / "valley/fr/train.jsonl").read_text().splitlines()
+    assert json.loads(example)["id"] == "q3"
     assert tests[0]["choices"] == ["Écorce", "Eau", "Repos"]
     assert tests[1]["context"] == "Une promenade le long de la rivière."
     assert all(row["gold"] == 1 for row in tests)
