@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -36,6 +37,11 @@ def test_where_the_system_tells_no_processors_all_are_counted(monkeypatch) -> No
 def test_an_error_of_an_item_ends_everything() -> None:
     with pytest.raises(TypeError, match="bad operand"):
         list(run_all(abs, [1, "x", 2], 2))  # type: ignore[arg-type, list-item]
+
+
+def test_ctrl_c_is_left_to_this_process() -> None:
+    handlers = dict(run_all(signal.getsignal, [signal.SIGINT] * 2, 2))
+    assert handlers == {0: signal.SIG_IGN, 1: signal.SIG_IGN}
 
 
 def test_a_worker_that_dies_is_told() -> None:

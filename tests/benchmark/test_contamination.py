@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from biomistral.benchmark.contamination import by_task, overlaps, runs_of
 
 LONG = "In the third valley a healer gave her patient the bark of a grey willow at dawn"
@@ -45,3 +47,18 @@ def test_the_table_tells_tasks_and_ids_and_never_words(make_question):
     assert (line.task, line.language, line.num_questions) == ("herbs", "en", 3)
     assert (line.num_too_short, line.num_found, line.num_half_found) == (1, 1, 1)
     assert line.examples == ("1",)
+
+
+@pytest.mark.parametrize(("seen", "half"), [(1, 0), (2, 1), (3, 1)])
+def test_half_found_is_half_of_the_runs_or_more(make_question, seen, half):
+    words = [f"w{n}" for n in range(7)]  # four runs of four words
+    question = make_question(1, stem=" ".join(words))
+    (line,) = by_task(overlaps([question], [" ".join(words[: 3 + seen])], width=4))
+    assert (line.num_found, line.num_half_found) == (1, half)
+
+
+def test_the_most_found_are_the_examples(make_question):
+    words = [f"w{n}" for n in range(20)]
+    asked = [make_question(n, stem=" ".join([*words[: 4 + n], *"abcdef"])) for n in range(7)]
+    (line,) = by_task(overlaps(asked, [" ".join(words)], width=4))
+    assert line.examples == ("6", "5", "4", "3", "2")

@@ -29,6 +29,12 @@ def test_each_rule_has_a_text_that_breaks_it(text: str, name: str) -> None:
     assert fault(text, "en") == name
 
 
+def test_three_lines_of_ten_may_come_again() -> None:
+    lines = [f"{LINE} It was day {n:02}." for n in range(100)]
+    assert fault("\n".join([*lines[:71], *lines[:29]]), "en") == ""
+    assert fault("\n".join([*lines[:69], *lines[:31]]), "en") == "repeated_lines"
+
+
 def test_chinese_has_no_words_between_blanks() -> None:
     text = "河谷病人的发热用树皮治疗三天后症状消失没有复发。" * 20
     assert fault(text, "zh") == ""

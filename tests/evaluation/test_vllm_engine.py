@@ -89,6 +89,15 @@ def test_answers_equal_those_of_the_engine_of_our_own(vllm, tiny_model, scoring,
     assert vllm.opened == [(str(tiny_model), "float32", True)]
 
 
+def test_a_text_must_leave_room_for_the_token_that_is_generated(vllm, tiny_model, monkeypatch):
+    engine = VllmEngine(tiny_model, precision="float32")
+    (request,) = _requests("cloze", (" bark", " cold water"))[:1]
+    length = len(load_tokenizer(tiny_model)(f"{request.prompt} cold water")["input_ids"])
+    for limit, found in ((length + 1, {}), (length, {0: length})):
+        monkeypatch.setattr(VllmEngine, "context_tokens", limit)
+        assert engine.too_long([request]) == found
+
+
 def test_without_vllm_the_error_says_how_to_get_it(tiny_model) -> None:
     with pytest.raises(MissingDependencyError, match=r"pip install 'biomistral\[vllm\]'"):
         VllmEngine(tiny_model)

@@ -8,7 +8,7 @@ import sacrebleu
 from biomistral.records import Translation, TranslationQuality, read_records, write_records
 from biomistral.translation import measure_quality, translate_questions
 from biomistral.translation.parts import Parts
-from biomistral.translation.quality import QUALITY, measured, read_totals
+from biomistral.translation.quality import QUALITY, measured, read_totals, totals_of
 from biomistral.translation.step import TRANSLATIONS
 from biomistral.translation.wanted import Candidate
 
@@ -76,6 +76,22 @@ def test_totals_come_from_all_questions(
     assert 0 < total["bleu"] < 100
     assert min(rows, key=lambda row: row.chrf or 0).question_id == "q1"
     assert "version:" in read_totals(out)["signatures"]["chrf"]
+
+
+def test_totals_are_of_the_questions_of_one_task_and_language() -> None:
+    lengths = ("Donner 5 mg d'héparine", "Donnez-leur 5 mg d'héparine, donc", "Donner 5 g")
+    every = [
+        replace(ONE, question_id=f"q{n}", stem=stem, attempts=n)
+        for n, stem in enumerate(lengths, 1)
+    ]
+    rows = [measured(each, f"Give {n} mg") for n, each in enumerate(every)]
+    other = replace(ONE, language="de")
+    first, second = totals_of([*every, other], [*rows, measured(other, "")])
+    assert first["length_ratio"] == sorted(row.length_ratio for row in rows)[1]
+    assert first["tried_again"] == 2
+    assert (first["terms"], first["terms_kept"]) == (9, pytest.approx(7 / 9))
+    assert first["chrf"] == pytest.approx(sum(row.chrf or 0 for row in rows) / 3)
+    assert (second["language"], second["questions"], second["chrf"]) == ("de", 1, None)
 
 
 def test_options_that_collide_are_counted(tmp_path) -> None:

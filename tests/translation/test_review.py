@@ -6,7 +6,7 @@ import io
 import pytest
 
 from biomistral.errors import InputError
-from biomistral.records import Translation, read_records
+from biomistral.records import Translation, read_records, write_records
 from biomistral.translation import apply_review, translate_questions, write_review
 from biomistral.translation.step import TRANSLATIONS
 
@@ -56,6 +56,18 @@ def test_failed_questions_come_first_and_can_be_all_there_is(translations, tmp_p
     text = (tmp_path / "failed.csv").read_text(encoding="utf-8-sig")
     assert "number 39" in text
     assert "q2" not in text
+
+
+def test_what_failed_stands_before_what_did_not(translations, tmp_path) -> None:
+    out = tmp_path / "turned"
+    out.mkdir()
+    every = list(read_records(translations / TRANSLATIONS, Translation))
+    assert [each.state for each in reversed(every)] == ["translated", "translated", "failed"]
+    write_records(out / TRANSLATIONS, every[::-1], Translation)
+    write_review(out, tmp_path / "sheet.csv")
+    assert list(dict.fromkeys(row["id"] for row in rows_of(tmp_path / "sheet.csv"))) == [
+        *("q1", "q3", "q2"),
+    ]
 
 
 def test_decisions_are_applied(translations, tmp_path) -> None:
