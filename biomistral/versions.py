@@ -30,7 +30,7 @@ LIBRARIES = (
 STEP_VERSIONS: Mapping[str, int] = {
     "fresh": 1,
     "corpus": 3,
-    "pretrain": 3,
+    "pretrain": 4,
     "training_questions": 1,
     "sft": 3,
     "dpo": 2,

@@ -22,6 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from biomistral.training import fused_steps
+
 IGNORED = -100  # label that cross-entropy leaves out
 
 # Logits in memory at once. On a CPU, products of fewer rows are slower and the sum over blocks costs
@@ -126,6 +128,8 @@ def _rows(weight: Tensor, logits_at_once: dict[str, int]) -> int:
 
 def _to_gradients(logits: Tensor, labels: Tensor) -> Tensor:
     """Overwrite logits (N, V) with the gradient of their summed loss; return the sum, in nats."""
+    if fused_steps.is_ours(logits):
+        return fused_steps.logits_to_gradients(logits, labels).sum()
     nats = torch.zeros((), dtype=torch.float32, device=logits.device)
     rows = max(1, _INNER_LOGITS.get(logits.device.type, 1 << 20) // logits.shape[1])
     for part, asked in zip(

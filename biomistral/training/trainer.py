@@ -22,6 +22,7 @@ from biomistral.recipe.settings import PretrainSettings
 from biomistral.training import guards
 from biomistral.training.attention import keep_documents_apart
 from biomistral.training.cross_entropy import use_blocked_loss
+from biomistral.training.fused_steps import fuse
 from biomistral.training.memory import split_step
 from biomistral.training.processes import is_first, num_processes
 from biomistral.training.schedule import Course
@@ -79,6 +80,7 @@ def make_trainer(
     model.config.use_cache = False  # with a cache, documents of one row would see each other
     if not settings.cross_document_attention:
         keep_documents_apart(model)
+    fuse(model)
     if start is None:
         use_blocked_loss(model)
     else:
