@@ -18,6 +18,7 @@ import contextlib
 import fcntl
 import functools
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -55,6 +56,8 @@ WORK = ".work"
 VOLATILE_SUFFIX = ".volatile.json"
 # Put beside a model's files after it was made, by measuring it: no part of what the model is.
 CALIBRATION = "calibration.json"
+# Whose digests are held in memory together.
+_FILES_AT_A_TIME = 4_096
 
 
 @dataclass(frozen=True)
@@ -97,10 +100,14 @@ class Draft:
 
 def digest_of(value: Any) -> str:
     """SHA-256 of a JSON value in canonical form (sorted keys, no blanks)."""
+    return hashlib.sha256(_canonical(value)).hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
     text = json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
-    return hashlib.sha256(text.encode()).hexdigest()
+    return text.encode()
 
 
 @contextlib.contextmanager
@@ -175,29 +182,51 @@ def fingerprint_of_files(
     ``.gguf``) count by size and time of change: reading 15 GB before each run would cost more than
     it saves. A folder that holds a manifest counts by the fingerprint in it, any other by the files in it.
 
+    ``files`` is taken bit by bit: there may be millions.
+
     Raises ``InputError`` if a file cannot be read.
     """
+    labelled = _labelled(files)
+    total, comma = hashlib.sha256(b"["), b""  # as digest_of hashes a list of [label, mark]
     try:
-        labelled: list[tuple[str, Path]] = []
-        for file in files:
-            label, path = file if isinstance(file, tuple) else (file.name, file)
-            if path.is_dir() and read_manifest(path) is None:
-                own = ((p.relative_to(path).as_posix(), p) for p in sorted(_files(path)))
-                labelled += [(name, file) for name, file in own if name != CALIBRATION]
-            else:
-                labelled.append((label, path))
         with ThreadPoolExecutor() as pool:  # hashing sets other threads free
-            marks = list(pool.map(lambda item: _mark(item[1], digest), labelled))
+            while batch := list(itertools.islice(labelled, _FILES_AT_A_TIME)):
+                # Few large files are shared out singly; of many small ones each thread takes a run.
+                size = max(1, len(batch) // 64)
+                runs = (batch[start : start + size] for start in range(0, len(batch), size))
+                for marks in pool.map(functools.partial(_marks, digest), runs):
+                    for mark in marks:
+                        total.update(comma + _canonical(mark))
+                        comma = b","
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    return digest_of([[label, mark] for (label, _), mark in zip(labelled, marks, strict=True)])
+    total.update(b"]")
+    return total.hexdigest()
+
+
+def _labelled(
+    files: Iterable[Path | tuple[str, Path]],
+) -> Iterator[tuple[str, Path, str | None]]:
+    """Labels, paths and, of folders with a manifest, what these count by; other folders by file."""
+    for file in files:
+        label, path = file if isinstance(file, tuple) else (file.name, file)
+        if not path.is_dir():
+            yield label, path, None
+        elif manifest := read_manifest(path):
+            yield label, path, str(manifest["fingerprint"])
+        else:
+            own = ((p.relative_to(path).as_posix(), p) for p in sorted(_files(path)))
+            yield from ((name, file, None) for name, file in own if name != CALIBRATION)
+
+
+def _marks(
+    digest: Callable[[Path], str], files: Iterable[tuple[str, Path, str | None]]
+) -> list[list[str]]:
+    return [[label, known or _mark(path, digest)] for label, path, known in files]
 
 
 def _mark(path: Path, digest: Callable[[Path], str]) -> str:
-    """What a file, or a folder with a manifest, counts by."""
-    manifest = read_manifest(path) if path.is_dir() else None
-    if manifest is not None:
-        return str(manifest["fingerprint"])
+    """What a file counts by."""
     if path.suffix not in {".safetensors", ".bin", ".gguf"}:
         return digest(path)
     return f"{path.stat().st_size}:{path.stat().st_mtime_ns}"

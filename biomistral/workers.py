@@ -29,11 +29,11 @@ class Runner(Protocol):
     """Where items are worked on, if not on this machine."""
 
     def run_all(
-        self, function: Callable[[Any], Any], items: Sequence[Any]
+        self, function: Callable[[Any], Any], items: Sequence[Any], *, gpu: bool = False
     ) -> Iterator[tuple[int, Any]]:
         """Yield the index of each item with its result, as they are done."""
 
-    def num_tasks(self) -> int:
+    def num_tasks(self, *, gpu: bool = False) -> int:
         """Return how many items it can work on at a time."""
 
 
@@ -50,10 +50,13 @@ def running_on(runner: Runner) -> Iterator[None]:
         _runner.reset(token)
 
 
-def num_elsewhere() -> int:
-    """Return how many items can be worked on at a time on a cluster; 0 if there is none."""
+def num_elsewhere(*, gpu: bool = False) -> int:
+    """Return how many items can be worked on at a time on a cluster; 0 if there is none.
+
+    With ``gpu``, items that take a GPU each if it has any.
+    """
     runner = _runner.get()
-    return runner.num_tasks() if runner is not None else 0
+    return runner.num_tasks(gpu=gpu) if runner is not None else 0
 
 
 def num_processors() -> int:
@@ -65,20 +68,25 @@ def num_processors() -> int:
 
 
 def run_all(
-    function: Callable[[Item], Result], items: Sequence[Item], num_workers: int
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    num_workers: int,
+    *,
+    gpu: bool = False,
 ) -> Iterator[tuple[int, Result]]:
     """Yield the index of each item with its result, as they are done.
 
     ``function`` must be importable and depend on nothing but its item, and files that all workers
-    reach. How many there are on a cluster is the cluster's business. An error of one item ends
-    everything; so does Ctrl-C, once the items under way are done.
+    reach. How many there are on a cluster is the cluster's business; with ``gpu`` each takes a GPU
+    there, if it has any. An error of one item ends everything; so does Ctrl-C, once the items under
+    way are done.
 
     Raises ``InputError`` if a worker dies, which is mostly for want of memory.
     """
     num_workers = min(num_workers, len(items))
     runner = _runner.get()
-    if runner is not None and num_workers > 1:
-        yield from runner.run_all(function, items)
+    if runner is not None and (num_workers > 1 or gpu):
+        yield from runner.run_all(function, items, gpu=gpu)
         return
     if num_workers <= 1:
         yield from ((index, function(item)) for index, item in enumerate(items))

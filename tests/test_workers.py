@@ -86,11 +86,17 @@ def test_a_cluster_takes_what_would_go_to_several_processes() -> None:
     given = []
 
     class Cluster:
-        def run_all(self, function, items):
-            given.extend(items)
+        def num_tasks(self, *, gpu=False):
+            return 8 if gpu else 2
+
+        def run_all(self, function, items, *, gpu=False):
+            given.extend((item, gpu) for item in items)
             yield from ((index, function(item)) for index, item in enumerate(items))
 
     with workers.running_on(Cluster()):
         assert sorted(workers.run_all(abs, [-1, -2], 2)) == [(0, 1), (1, 2)]
         assert list(workers.run_all(abs, [-3], 2)) == [(0, 3)]  # one alone is not worth the way
-    assert given == [-1, -2]
+        assert list(workers.run_all(abs, [-4], 1, gpu=True)) == [(0, 4)]  # here is no GPU
+        assert (workers.num_elsewhere(), workers.num_elsewhere(gpu=True)) == (2, 8)
+    assert given == [(-1, False), (-2, False), (-4, True)]
+    assert workers.num_elsewhere(gpu=True) == 0

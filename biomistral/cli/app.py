@@ -133,7 +133,7 @@ def run(
         bool, typer.Option("--dry-run", help="Show what would run and why; run nothing.")
     ] = False,
     nproc: Annotated[
-        int, typer.Option(min=1, help="Processes to train in on this machine, one a GPU.")
+        int, typer.Option(min=1, help="Processes to train in, one a GPU: here, or on the cluster.")
     ] = 1,
     cluster: Annotated[
         str | None,
@@ -148,7 +148,7 @@ def run(
     """Run the steps of a recipe; what is there already is skipped, what was interrupted goes on."""
     from biomistral.cli import running
 
-    where = running.Where(cluster, cpus_per_task) if cluster else None
+    where = running.Where(cluster, cpus_per_task, nproc) if cluster else None
     running.run(
         recipe,
         out,

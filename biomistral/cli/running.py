@@ -16,7 +16,6 @@ from rich.table import Table
 
 from biomistral.advisory import ADVISORY
 from biomistral.cli import launching, terminal
-from biomistral.errors import InputError
 from biomistral.pipeline import (
     Outcome,
     Step,
@@ -33,10 +32,11 @@ from biomistral.recipe.explain import explain
 
 @dataclass(frozen=True)
 class Where:
-    """The cluster to run on."""
+    """The cluster to run on, and how many processes of it train a model together."""
 
     address: str
     cpus_per_task: int
+    processes: int = 1
 
 
 _WORDS = {"done": "is there", "new": "new", "changed": "changed"}
@@ -64,8 +64,10 @@ def run(
         if not any(step.missing for step in steps):
             show_costs(console, recipe, root)
         return
-    again = launching.Again(recipe_file, out, tuple(changes), nproc)
-    outcomes = execute(console, recipe, root, steps, again if nproc > 1 else None, where)
+    again = None
+    if nproc > 1 and where is None:
+        again = launching.Again(recipe_file, out, tuple(changes), nproc)
+    outcomes = execute(console, recipe, root, steps, again, where)
     if launching.num_processes() > 1:
         return  # whoever started the processes says the rest
     console.print(_outcome_table(outcomes))
@@ -123,18 +125,21 @@ def _outcomes(
             launch=functools.partial(launching.launch, bar.console, bar, again) if again else None,
         )
         return
-    from biomistral.pipeline.cluster import Cluster, run_on
+    from biomistral.pipeline.cluster import Cluster
+    from biomistral.pipeline.cluster_steps import run_on
 
-    if again is not None:
-        raise InputError(
-            "--nproc is for this machine, --cluster for several; give one of them (a cluster trains "
-            "each model on one GPU)"
-        )
     cluster = Cluster(where.address, cpus_per_task=where.cpus_per_task)
     try:
         show = bar.console.print
         show(f"on {cluster.describe()}")
-        yield from run_on(cluster, recipe, steps, root, tell=lambda key: show(f"  {key} started"))
+        yield from run_on(
+            cluster,
+            recipe,
+            steps,
+            root,
+            processes=where.processes,
+            tell=lambda key: show(f"  {key} started"),
+        )
     finally:
         cluster.close()
 

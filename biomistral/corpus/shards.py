@@ -36,7 +36,8 @@ from biomistral import artifacts
 from biomistral.corpus.documents import Document, Dropped, count_words
 from biomistral.corpus.encoding import DocumentEncoder, TokenizerParts
 from biomistral.corpus.sketches import BINS, sketch
-from biomistral.corpus.sources import Shard, read_shard
+from biomistral.corpus.sources import Shard, is_unchanged, read_shard
+from biomistral.errors import InputError
 from biomistral.languages import LANGUAGES
 from biomistral.models.rows import DOCUMENTS, dtype_for
 from biomistral.recipe.settings import CorpusSettings
@@ -111,6 +112,12 @@ def make_shard(job_file: Path, shard: Shard) -> Path:
     out = shard_folder(job_file, job.key, shard)
     if out.is_dir():
         return out
+    if not is_unchanged(shard):  # unread articles would be dropped one by one
+        raise InputError(
+            f"{shard.root}: the files of {shard.name} ({shard.names[0]} to {shard.names[-1]}) are not "
+            f"on the machine {os.uname().nodename} as they were when the build began; give all "
+            "machines the same folder under the same path, and leave it as it is while a build runs"
+        )
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         _fill(draft, job, encoder, shard)

@@ -82,15 +82,23 @@ def read_shard(
         yield Dropped(document, reason, document.detail) if reason else document
 
 
-def source_files(settings: CorpusSettings) -> list[tuple[str, Path]]:
+def is_unchanged(shard: Shard) -> bool:
+    """Whether the files of a shard are here as they were when it was divided off."""
+    files = [Source(shard.root + name, name) for name in shard.names]
+    try:
+        return _shard(shard.kind, shard.root, files, shard.start, shard.stop).digest == shard.digest
+    except OSError:
+        return False
+
+
+def source_files(settings: CorpusSettings) -> Iterator[tuple[str, Path]]:
     """Name and path of all files a corpus is read from, in order: what its fingerprint is made of."""
-    found = []
-    for source in (*find_articles(settings), *find_texts(settings)):
-        found.append((source.name, Path(source.path)))
-        beside = _beside(source)
-        if beside:
-            found.append((f"{source.name} ({beside.name})", beside))
-    return found
+    for find in (find_articles, find_texts):
+        for source in find(settings):
+            yield source.name, Path(source.path)
+            beside = _beside(source)
+            if beside:
+                yield f"{source.name} ({beside.name})", beside
 
 
 def _read(shard: Shard, settings: CorpusSettings) -> Iterator[Document | Dropped]:

@@ -103,9 +103,11 @@ def predict(
         if (
             not isinstance(model, EndpointModel)
             and settings.engine == "own"
-            and num_elsewhere() > 1
+            and num_elsewhere(gpu=True) > 1
         ):
-            _score_elsewhere(settings, model, revision, [*units, *others], store, progress)
+            elsewhere = [*units, *others]
+            devices = _score_elsewhere(settings, model, revision, elsewhere, store, progress)
+            _describe(draft, engine, *sorted(devices))
         tables, counts = _answers(engine, units, store, name=name, progress=progress)
         if tested.shortened or tested.skipped:
             counts["long_prompts"] = {
@@ -145,12 +147,15 @@ def _engine(
     return TransformersEngine(settings, model, revision, keeping.digest)
 
 
-def _describe(draft: Draft, engine: Engine) -> None:
-    """Say in the manifest where the answers come from, and why they may not come again."""
+def _describe(draft: Draft, engine: Engine, *elsewhere: str) -> None:
+    """Say in the manifest where the answers come from, and why they may not come again.
+
+    ``elsewhere`` are the devices of other machines that answered.
+    """
     if isinstance(engine, EndpointEngine):
         draft.not_deterministic = "a server's answers may change"
         return
-    draft.device = pick_device().type
+    draft.device = ", ".join(elsewhere) or pick_device().type
     if isinstance(engine, VllmEngine):
         draft.not_deterministic = "vLLM's numbers depend on what is asked at the same time"
         return
@@ -214,16 +219,33 @@ def _score_elsewhere(
     units: Iterable[Unit],
     store: Store,
     progress: Progress,
-) -> None:
-    """Have the units that are not kept scored on a cluster; each task loads the model once."""
+) -> set[str]:
+    """Have the units that are not kept scored on a cluster; return the devices that did it.
+
+    Each task loads the model once.
+    """
     missing = [unit for unit in units if not store.has(unit)]
-    num_tasks = min(len(missing), num_elsewhere())
-    shares = [missing[start::num_tasks] for start in range(num_tasks)]
+    shares = _shares(missing, num_elsewhere(gpu=True))
     work = functools.partial(score_units, settings, model, revision, store.folder)
     done = 0
-    for index, _ in run_all(work, shares, num_tasks):
+    devices: set[str] = set()
+    for index, device in run_all(work, shares, len(shares), gpu=True):
+        devices.add(device)
         done += len(shares[index])
         progress(done, len(missing), "units on the cluster")
+    return devices
+
+
+def _shares(units: Sequence[Unit], most: int) -> list[list[Unit]]:
+    """Divide units into at most so many shares of about as many characters to read."""
+    shares: list[list[Unit]] = [[] for _ in range(min(most, len(units)))]
+    loads = [0] * len(shares)
+    sized = [(sum(len(request.prompt) for request in unit.requests), unit) for unit in units]
+    for size, unit in sorted(sized, key=lambda pair: -pair[0]):
+        least = loads.index(min(loads))
+        shares[least].append(unit)
+        loads[least] += size
+    return shares
 
 
 def score_units(
@@ -232,13 +254,14 @@ def score_units(
     revision: str | None,
     folder: Path,
     units: Sequence[Unit],
-) -> None:
-    """Score those of some units that ``folder`` does not keep yet, and keep them there."""
+) -> str:
+    """Score those of some units that ``folder`` does not keep yet, keep them there; say on what."""
     store = Store(folder)
     engine = TransformersEngine(settings, model, revision, artifacts.file_digest)
     for unit in units:
         if not store.has(unit):
             _score(engine, unit, store, ignore)
+    return pick_device().type
 
 
 def _score(engine: Engine, unit: Unit, store: Store, progress: Progress) -> None:

@@ -23,28 +23,30 @@ _SETTLED_NS = 2_000_000_000
 class FileDigests:
     """Call it with a path for the SHA-256 of the file; ``save`` at the end. Threads may share it."""
 
-    def __init__(self, root: Path, name: str = NAME) -> None:
+    def __init__(self, root: Path, name: str = NAME, *, remember: bool = True) -> None:
         self._path = root / name
-        self._known = _read(self._path)
-        # By absolute path: size, mtime_ns, ctime_ns (which no copy takes along), digest.
-        self._used: dict[str, list[int | str]] = {}
+        self._remember = remember
+        self._known = _read(self._path) if remember else {}
+        # By absolute path, "size mtime_ns ctime_ns digest" (no copy takes ctime along): one text
+        # each, for there may be millions.
+        self._used: dict[str, str] = {}
 
     def __call__(self, path: Path) -> str:
         """Raise ``OSError`` if the file cannot be read."""
         key, now, status = str(path.absolute()), time.time_ns(), path.stat()
-        state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} "
         entry = self._used.get(key) or self._known.get(key)
-        if entry is not None and entry[:-1] == state:
+        if entry is not None and entry.startswith(state):
             self._used[key] = entry
-            return str(entry[-1])
+            return entry[len(state) :]
         digest = artifacts.file_digest(path)
         if status.st_mtime_ns < now - _SETTLED_NS:
-            self._used[key] = [*state, digest]
+            self._used[key] = state + digest
         return digest
 
     def save(self) -> None:
         """Keep the digests that were used, if the run's folder is there and can be written to."""
-        if self._used == self._known or not self._path.parent.is_dir():
+        if not self._remember or self._used == self._known or not self._path.parent.is_dir():
             return
         draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         with contextlib.suppress(OSError):
@@ -52,11 +54,11 @@ class FileDigests:
             draft.replace(self._path)
 
 
-def _read(path: Path) -> dict[str, list[int | str]]:
+def _read(path: Path) -> dict[str, str]:
     """What was saved; nothing if it cannot be read or is something else."""
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     entries = saved.items() if isinstance(saved, dict) else ()
-    return {key: entry for key, entry in entries if isinstance(entry, list) and len(entry) == 4}
+    return {key: entry for key, entry in entries if isinstance(entry, str)}

@@ -7,7 +7,7 @@ Rooms are imported when a step runs, so that planning stays light.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,7 +33,7 @@ from biomistral.recipe.settings import (
     QuantizeSettings,
 )
 
-FindFiles = Callable[[], list[tuple[str, Path]]]  # path below the data folder, path to open
+FindFiles = Callable[[], Iterable[tuple[str, Path]]]  # path below the data folder, path to open
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,10 @@ def _runs(settings: CorpusSettings, questions: Path) -> Path | None:
 def corpus_files(settings: CorpusSettings) -> FindFiles:
     """Find the files of a corpus, when called."""
 
-    def find() -> list[tuple[str, Path]]:
+    def find() -> Iterable[tuple[str, Path]]:
         from biomistral.corpus import source_files
 
-        return list(source_files(settings))
+        return source_files(settings)
 
     return find
 

@@ -36,14 +36,17 @@ from biomistral.recipe.settings import (
 from biomistral.recipe.tuning import TuningSettings
 
 
-def plan(recipe: Recipe, root: Path) -> list[Step]:
+def plan(recipe: Recipe, root: Path, *, corpora: Mapping[str, str] | None = None) -> list[Step]:
     """List the steps of a recipe in running order.
 
     Files that are not there are noted in ``Step.missing`` and are no error yet: a recipe can be
-    looked at on a machine that lacks its data.
+    looked at on a machine that lacks its data. ``corpora`` are fingerprints of the files of corpora,
+    by name, from who has looked at them: a million articles are not looked at once a step.
     """
-    digests = FileDigests(root)
+    digests = FileDigests(root) if corpora is None else FileDigests(root, remember=False)
     builder = _Builder(recipe, root, digests)
+    for name, mark in (corpora or {}).items():
+        builder.found[name] = {f"files/{name}": mark}, []
     if recipe.evaluate and any(corpus.exclude_overlap_with for corpus in recipe.corpus):
         add_questions(builder, recipe.evaluate)
     for name, source in recipe.models.items():

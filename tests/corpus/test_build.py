@@ -243,7 +243,7 @@ def test_articles_and_texts_make_one_corpus(
         "",
         "",
     )
-    assert source_files(settings)[-1] == ("mine.txt", tmp_path / "mine.txt")
+    assert list(source_files(settings))[-1] == ("mine.txt", tmp_path / "mine.txt")
 
 
 def test_progress_and_fingerprint(

@@ -22,6 +22,7 @@ from biomistral.corpus.shards import (
 from biomistral.corpus.sketches import sketch
 from biomistral.corpus.sources import list_shards
 from biomistral.corpus.tokens import load_tokenizer
+from biomistral.errors import InputError
 from biomistral.recipe.corpora import CorpusSettings
 
 
@@ -95,6 +96,22 @@ def test_a_shard_that_fails_leaves_nothing(
     with pytest.raises(OSError, match="No space"):
         make_shard(file, shard)
     assert [path.name for path in (tmp_path / "work").iterdir()] == [file.name]
+
+
+def test_files_that_are_not_as_they_were_are_no_dropped_articles(
+    job: Job, articles_folder: Path, tmp_path: Path
+) -> None:
+    """As on a machine of a cluster that does not see them, or while somebody changes them."""
+    file = write_job(tmp_path / "work", job)
+    (shard,) = list_shards(job.settings)
+    gone = dataclasses.replace(shard, root=str(tmp_path / "elsewhere") + "/")
+    changed = dataclasses.replace(shard, digest="0" * 64)
+    for other in (gone, changed):
+        with pytest.raises(
+            InputError, match=r"articles-00000 .* as they were when the build began"
+        ):
+            make_shard(file, other)
+    assert not list((tmp_path / "work").glob("articles-*"))
 
 
 def test_a_draw_follows_the_article_and_the_seed() -> None:

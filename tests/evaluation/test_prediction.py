@@ -22,6 +22,7 @@ from biomistral.models.loading import load_model, load_tokenizer
 from biomistral.models.scoring import score_requests
 from biomistral.recipe.settings import EvaluateSettings
 from biomistral.records import Prediction, Request, read_records
+from biomistral.workers import running_on
 
 SETTINGS = EvaluateSettings(models=["tiny"], precision="float32")
 
@@ -329,6 +330,38 @@ def test_a_broken_model_leaves_nothing_behind(tmp_path, requests):
     with pytest.raises(ModelError, match="empty"):
         predict(SETTINGS, tmp_path / "empty", requests, tmp_path / "out", name="broken")
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+class Elsewhere:
+    """A cluster of two GPUs, whose tasks run here."""
+
+    def __init__(self):
+        self.shares = []
+
+    def num_tasks(self, *, gpu=False):
+        return 2 if gpu else 16
+
+    def run_all(self, function, items, *, gpu=False):
+        assert gpu, "models answer on GPUs"
+        self.shares += items
+        yield from ((index, function(item) and "cuda") for index, item in enumerate(items))
+
+
+def test_a_cluster_gets_all_units_in_shares_of_about_one_size(tiny_model, requests, tmp_path):
+    other = [dataclasses.replace(r, seed=r.seed + 7) for r in requests]
+    asked = [*requests, *other, *(dataclasses.replace(r, seed=r.seed + 9) for r in other[:1])]
+    cluster = Elsewhere()
+    with running_on(cluster):
+        predict(SETTINGS, tiny_model, asked, tmp_path / "there", name="m")
+    predict(SETTINGS, tiny_model, asked, tmp_path / "here", name="m")
+    assert content_digest(tmp_path / "there") == content_digest(tmp_path / "here")
+    manifest = read_manifest(tmp_path / "there")
+    assert manifest["device"] == "cuda", "where it was answered, not where it was put together"
+    assert "GPU" in manifest["deterministic"]
+    sizes = [sum(len(r.prompt) for u in share for r in u.requests) for share in cluster.shares]
+    largest = max(sum(len(r.prompt) for r in u.requests) for s in cluster.shares for u in s)
+    assert len(sizes) == 2
+    assert abs(sizes[0] - sizes[1]) <= largest
 
 
 def test_importing_the_room_loads_no_torch():

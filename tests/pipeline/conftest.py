@@ -52,6 +52,52 @@ evaluate:
 """
 
 
+class Machines:
+    """A Ray cluster on this machine: a head without processors, and workers of one each."""
+
+    def __init__(self, ray_cluster) -> None:
+        self.ray_cluster = ray_cluster
+        self.address: str = ray_cluster.address
+        self.workers = [ray_cluster.add_node(num_cpus=1) for _ in range(2)]
+        ray_cluster.wait_for_nodes()
+
+    def kill_one(self) -> None:
+        self.ray_cluster.remove_node(self.workers.pop(), allow_graceful=False)
+
+    def replace(self) -> None:
+        while len(self.workers) < 2:
+            self.workers.append(self.ray_cluster.add_node(num_cpus=1))
+        self.ray_cluster.wait_for_nodes()
+
+
+@pytest.fixture(scope="session")
+def ray_machines():
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'biomistral[cluster]'")
+    from ray.cluster_utils import Cluster as RayCluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+        ray_cluster = RayCluster(
+            initialize_head=True,
+            head_node_args={
+                "num_cpus": 0,
+                "include_dashboard": False,
+                # That a machine is dead is known after a second and not after twenty.
+                "_system_config": {"health_check_failure_threshold": 1},
+            },
+        )
+        yield Machines(ray_cluster)
+        ray_cluster.shutdown()
+
+
+@pytest.fixture
+def machines(ray_machines):
+    """Two machines, of which a test may kill one."""
+    ray_machines.replace()
+    return ray_machines
+
+
 @pytest.fixture(scope="session")
 def small_text() -> str:
     """The recipe with one step of every kind, as text; ``WORLD`` is the folder of its data."""

@@ -1,99 +1,35 @@
-"""On true Ray: two machines stood for by two raylets of this one, one of which dies in the middle."""
+"""Tasks on true Ray, whose machines are raylets of this one."""
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
 import pytest
 
-from biomistral.artifacts import content_digest, read_manifest
 from biomistral.errors import InputError, MissingDependencyError
 from biomistral.pipeline import cluster as clusters
-from biomistral.pipeline import plan, run_steps
-from biomistral.pipeline.cluster import Cluster, _call, run_on
-
-CHANGES = (
-    "quantize=[]",
-    "evaluate.models=[base, medical, slerp, dare]",
-    "evaluate.scoring=letter",
-)
-
-
-class Machines:
-    """A head without processors of its own, and two workers of one each."""
-
-    def __init__(self, ray_cluster) -> None:
-        self.ray_cluster = ray_cluster
-        self.workers = [ray_cluster.add_node(num_cpus=1) for _ in range(2)]
-        ray_cluster.wait_for_nodes()
-
-    def kill_one(self) -> None:
-        self.ray_cluster.remove_node(self.workers.pop(), allow_graceful=False)
-
-
-@pytest.fixture
-def machines(monkeypatch):
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'biomistral[cluster]'")
-    from ray.cluster_utils import Cluster as RayCluster
-
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    ray_cluster = RayCluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
-    )
-    yield Machines(ray_cluster)
-    ray_cluster.shutdown()
-
-
-def artefacts(root: Path) -> dict[str, str]:
-    return {
-        path.parent.relative_to(root).as_posix(): content_digest(path.parent)
-        for path in sorted(root.glob("*/*/manifest.json"))
-    }
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_a_run_survives_the_death_of_a_machine_and_gives_the_same_bytes(
-    small, machines, tmp_path
-) -> None:
-    recipe = small(*CHANGES)
-    here = tmp_path / "here"
-    list(run_steps(plan(recipe, here), here))
-
-    there = tmp_path / "there"
-    cluster = Cluster(machines.ray_cluster.address)
-    try:
-        assert cluster.num_tasks() == 2
-        for number, outcome in enumerate(run_on(cluster, recipe, plan(recipe, there), there)):
-            assert outcome.verdict.state == "new"
-            if number == 3:
-                machines.kill_one()
-        again = list(run_on(cluster, recipe, plan(recipe, there), there))
-    finally:
-        cluster.close()
-    assert {outcome.verdict.state for outcome in again} == {"done"}
-    assert artefacts(there) == artefacts(here)
-    manifest = read_manifest(there / "predictions/base")
-    assert manifest is not None
-    assert manifest["counts"]["predictions"] > 0
+from biomistral.pipeline.cluster import Cluster, Mark, call, packed
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_errors_of_tasks_come_back_as_they_are(machines, small, tmp_path) -> None:
-    cluster = Cluster(machines.ray_cluster.address)
+def test_tasks_give_what_they_return_and_errors_come_back_as_they_are(machines, tmp_path) -> None:
+    cluster = Cluster(machines.address)
     try:
-        with pytest.raises(InputError, match="no such luck"):
-            list(cluster.run_all(_fail, ["no such luck", "no such luck, again"]))
+        cluster.share(tmp_path)
+        assert cluster.num_tasks() == cluster.num_tasks(gpu=True) == 2
+        assert cluster.describe() == "3 machines, 2 CPUs"
         assert dict(cluster.run_all(abs, [-1, -2, -3])) == {0: 1, 1: 2, 2: 3}
-        # Another machine with other files: a recipe whose data changed after it was planned.
-        recipe = small(*CHANGES)
-        order = clusters.Order(
-            recipe.model_dump_json(), str(Path.cwd()), str(tmp_path), "tokens/general", "0" * 64
-        )
-        with pytest.raises(InputError, match="sees other files than the one that planned"):
-            cluster.result(cluster.submit(clusters.make_step, order, 1))
+        numbers = list(range(70))  # more than wait at a time
+        assert dict(cluster.run_all(abs, numbers)) == dict(enumerate(numbers))
+        assert cluster.result(cluster.submit(os.environ.get, "OMP_NUM_THREADS")) == "1"
+        with pytest.raises(InputError, match="no such luck"):
+            list(cluster.run_all(_fail, ["no such luck"] * 3))
+        cluster.mark = Mark(str(tmp_path / clusters._MARK), "of another folder")
+        with pytest.raises(InputError, match="does not see the run's folder"):
+            cluster.result(cluster.submit(abs, -1))
     finally:
         cluster.close()
 
@@ -102,9 +38,46 @@ def _fail(text: str) -> None:
     raise InputError(text)
 
 
-def test_another_version_of_the_package_is_refused() -> None:
+def test_another_version_of_the_package_is_refused_before_anything_is_unpacked() -> None:
     with pytest.raises(InputError, match=r"has biomistral .*, the run was started with 0\.0\.1"):
-        _call("0.0.1", 1, abs, [-1])
+        call("0.0.1", 1, None, b"what no other version could read")
+
+
+def test_a_machine_that_does_not_see_the_folder_of_the_run_is_refused(tmp_path) -> None:
+    mark = Mark(str(tmp_path / "gone" / "runs" / ".cluster"), "x")
+    with pytest.raises(
+        InputError, match=r"does not see the run's folder, .*gone/runs; put it, and"
+    ):
+        call(clusters.__version__, 1, mark, b"")
+
+
+def test_a_file_that_another_machine_writes_late_is_seen(tmp_path, monkeypatch) -> None:
+    mark = Mark(str(tmp_path / ".cluster"), "x")
+    monkeypatch.setattr(time, "sleep", lambda _: Path(mark.path).write_text("x"))
+    assert clusters._sees(mark)
+
+
+def test_a_folder_has_one_mark_however_many_runs_share_it(tmp_path) -> None:
+    one, two = Cluster.__new__(Cluster), Cluster.__new__(Cluster)
+    one.share(tmp_path / "run")
+    two.share(tmp_path / "run")
+    assert one.mark == two.mark
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".cluster"]
+
+
+def test_work_is_packed_and_done(monkeypatch) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'biomistral[cluster]'")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert call(clusters.__version__, 1, None, packed(max, 1, 2)) == 2
+
+
+def test_a_machine_without_the_package_is_told() -> None:
+    class Lost:
+        cause = ModuleNotFoundError("No module named 'biomistral'")
+
+    error = clusters._cause(Lost())
+    assert isinstance(error, InputError)
+    assert "a machine has no biomistral" in str(error)
 
 
 def test_a_cluster_that_cannot_be_reached_is_one_error_soon() -> None:
