@@ -104,6 +104,7 @@ def _try(order: Order, group: Group, size: int, attempt: int) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    failures: Any = FailureConfig  # its type is of the version before
     notes = Path(order.root, _NOTES)
     name = f"{order.key.replace('/', '-')}-{order.fingerprint[:12]}-{attempt}"
     trainer = TorchTrainer(
@@ -125,7 +126,7 @@ def _try(order: Order, group: Group, size: int, attempt: int) -> None:
             name=name,
             storage_path=str(notes),
             # Neither is tried again by Ray, which would wait for lost machines without end.
-            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+            failure_config=failures(max_failures=0, controller_failure_limit=0),
         ),
     )
     try:
