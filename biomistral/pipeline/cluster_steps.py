@@ -7,43 +7,26 @@ compute. Knows nothing about what any step does.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from biomistral import artifacts
 from biomistral.errors import BiomistralError, InputError
-from biomistral.pipeline.cluster import Attached, Cluster, Mark
-from biomistral.pipeline.plan import plan
-from biomistral.pipeline.running import TRAINED, Outcome, make, refuse_missing
+from biomistral.pipeline.cluster import Cluster, Mark
+from biomistral.pipeline.cluster_orders import Order, make_step
+from biomistral.pipeline.cluster_training import train_together
+from biomistral.pipeline.running import TRAINED, Outcome, refuse_missing
 from biomistral.pipeline.steps import Step, judge
-from biomistral.progress import ignore
 from biomistral.recipe import Recipe
 from biomistral.recipe.settings import EndpointModel
-from biomistral.workers import running_on
 
 # Sections whose models and adapters a GPU makes.
 _ON_GPU = frozenset({"pretrain", "sft", "dpo", "quantize"})
 # After the first machine of a job, the last one may take so long to join.
 _JOINING_SECONDS = 60
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a machine must know to make a step of a run."""
-
-    recipe: str  # as JSON
-    working_directory: str  # that its paths are relative to
-    root: str  # folder of the run
-    key: str  # of the step
-    fingerprint: str  # that the step must have there, too
-    mark: Mark | None = None
-    # Fingerprints of corpora, which no machine needs to look through again.
-    corpora: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_on(
@@ -127,8 +110,6 @@ def _orders(
 def _start(cluster: Cluster, recipe: Recipe, step: Step, order: Order, processes: int) -> Any:
     """Give a step to the cluster; return the reference to its seconds."""
     if processes > 1 and step.section in TRAINED and step.kind in {"model", "adapter"}:
-        from biomistral.pipeline.cluster_training import train_together
-
         return train_together(cluster, step, order, processes)
     gpu = wants_gpu(step, recipe, cluster.num_gpus())
     return cluster.submit(make_step, order, cluster.cpus_per_task, gpu=gpu)
@@ -149,23 +130,3 @@ def wants_gpu(step: Step, recipe: Recipe, num_gpus: int) -> bool:
     if isinstance(recipe.models.get(step.name), EndpointModel):
         return False
     return num_gpus == 1 or recipe.evaluate.engine != "own"
-
-
-def make_step(order: Order, cpus_per_task: int) -> float:
-    """Make one artefact of a run, on whatever machine this is; return the seconds it took.
-
-    What it cuts into shards or units goes to the cluster again. Raises ``InputError`` if this machine
-    does not see the same files.
-    """
-    here = Attached(cpus_per_task, order.mark)
-    with running_on(here), contextlib.chdir(order.working_directory):
-        root = Path(order.root)
-        recipe = Recipe.model_validate_json(order.recipe)
-        steps = {step.key: step for step in plan(recipe, root, corpora=order.corpora)}
-        step = steps[order.key]
-        if step.origin.fingerprint != order.fingerprint:
-            raise InputError(
-                f"{order.key}: the machine {os.uname().nodename} sees other files than the one that "
-                "planned the run; give all machines the same folders, under the same paths"
-            )
-        return make(step, root / order.key, ignore)

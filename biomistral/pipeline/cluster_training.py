@@ -18,7 +18,7 @@ from typing import Any
 from biomistral import __version__
 from biomistral.errors import BiomistralError, InputError, require
 from biomistral.pipeline.cluster import MAX_RETRIES, Attached, Cluster, Mark, call, packed
-from biomistral.pipeline.cluster_steps import Order, make_step
+from biomistral.pipeline.cluster_orders import Order, make_step
 from biomistral.pipeline.steps import Step
 
 # Ray Train's own notes go here, below the run's folder, and are removed.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 
@@ -10,10 +9,9 @@ import pytest
 
 from biomistral.artifacts import content_digest, read_manifest
 from biomistral.errors import InputError
-from biomistral.pipeline import cluster_steps, making, plan, run_steps
-from biomistral.pipeline.cluster import Cluster, Mark
-from biomistral.pipeline.cluster_steps import make_step, run_on, wants_gpu
-from biomistral.recipe import Recipe
+from biomistral.pipeline import cluster_steps, plan, run_steps
+from biomistral.pipeline.cluster import Cluster
+from biomistral.pipeline.cluster_steps import run_on, wants_gpu
 
 CHANGES = (
     "quantize=[]",
@@ -72,31 +70,6 @@ class NoCluster(Cluster):
 
     def describe(self) -> str:
         return "1 machines"
-
-
-@pytest.fixture
-def order(small, tmp_path):
-    """To make the tokens of a corpus; and the recipe."""
-    recipe: Recipe = small(*CHANGES)
-    steps = plan(recipe, tmp_path)
-    make = cluster_steps._orders(recipe, steps, tmp_path, Mark("m", "text"))
-    return make(next(step for step in steps if step.key == "tokens/general"))
-
-
-def test_a_machine_with_other_files_is_refused(order) -> None:
-    other = dataclasses.replace(order, corpora={**order.corpora, "general": "0" * 64})
-    with pytest.raises(InputError, match="sees other files than the one that planned"):
-        make_step(other, 1)
-
-
-def test_no_machine_looks_through_a_corpus_that_was_fingerprinted(order, monkeypatch) -> None:
-    assert set(order.corpora) == {"general", "articles"}
-    assert all(len(mark) == 64 for mark in order.corpora.values())
-    made = []
-    monkeypatch.setattr(making, "corpus_files", lambda _: lambda: pytest.fail("looked"))
-    monkeypatch.setattr(cluster_steps, "make", lambda step, *_: made.append(step.key) or 1.0)
-    assert make_step(order, 1) == 1.0
-    assert made == ["tokens/general"]
 
 
 def test_more_processes_than_fit_are_refused(small, tmp_path, monkeypatch) -> None:
