@@ -32,8 +32,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from biomistral import versions
+from biomistral.disk import flush as flush  # noqa: PLC0414
 from biomistral.disk import plain_os_errors
 from biomistral.errors import InputError
+from biomistral.hashing import canonical
+from biomistral.hashing import digest_of as digest_of  # noqa: PLC0414  used as a part of this module
+from biomistral.hashing import file_digest as file_digest  # noqa: PLC0414
 
 Kind = Literal[
     "tokens",
@@ -98,18 +102,6 @@ class Draft:
     )
 
 
-def digest_of(value: Any) -> str:
-    """SHA-256 of a JSON value in canonical form (sorted keys, no blanks)."""
-    return hashlib.sha256(_canonical(value)).hexdigest()
-
-
-def _canonical(value: Any) -> bytes:
-    text = json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-    return text.encode()
-
-
 @contextlib.contextmanager
 def create(out: Path, origin: Origin, *, resume: bool = False) -> Iterator[Draft]:
     """Make the artefact ``out``: yield a draft to fill, publish it when the block succeeds.
@@ -166,12 +158,6 @@ def content_digest(folder: Path) -> str:
     return total.hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of one file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def fingerprint_of_files(
     files: Iterable[Path | tuple[str, Path]], digest: Callable[[Path], str] = file_digest
 ) -> str:
@@ -196,7 +182,7 @@ def fingerprint_of_files(
                 runs = (batch[start : start + size] for start in range(0, len(batch), size))
                 for marks in pool.map(functools.partial(_marks, digest), runs):
                     for mark in marks:
-                        total.update(comma + _canonical(mark))
+                        total.update(comma + canonical(mark))
                         comma = b","
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
@@ -404,14 +390,5 @@ def _is_free(partial: Path) -> bool:
         return False
     try:
         return _lock(handle)
-    finally:
-        os.close(handle)
-
-
-def flush(path: Path) -> None:
-    """Wait until a file, or the list of names in a folder, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
     finally:
         os.close(handle)

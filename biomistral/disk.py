@@ -61,3 +61,12 @@ def _no_space(out: Path) -> InputError:
         f"{out}: no space left on the disk; free some or choose another output folder, then "
         "run the same command again"
     )
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the list of names in a folder, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

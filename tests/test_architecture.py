@@ -17,7 +17,9 @@ PACKAGE = REPOSITORY / "biomistral"
 
 GROUND, PLUMBING, ROOM, STAIRS, DOOR = range(5)
 FLOORS = {
-    **dict.fromkeys(("errors", "disk", "languages", "records", "artifacts", "versions"), GROUND),
+    **dict.fromkeys(
+        ("errors", "disk", "languages", "records", "artifacts", "versions", "hashing"), GROUND
+    ),
     **dict.fromkeys(("recipe", "advisory", "progress", "ngrams", "workers"), GROUND),
     "models": PLUMBING,
     **dict.fromkeys(("corpus", "training", "merging", "quantization"), ROOM),

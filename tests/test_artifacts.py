@@ -162,6 +162,19 @@ def test_files_count_by_name_order_and_bytes(tmp_path: Path) -> None:
     assert artifacts.fingerprint_of_files([one, two]) != first
 
 
+def test_many_files_have_the_fingerprint_of_their_list(tmp_path: Path) -> None:
+    """However they are shared out among threads."""
+    files = [tmp_path / f"{index}.txt" for index in range(300)]
+    for file in files:
+        file.write_text(file.name)
+    expected = artifacts.digest_of([[f.name, artifacts.file_digest(f)] for f in files])
+    with pytest.MonkeyPatch.context() as patch:
+        for at_a_time in (1, 7, 128, 4096):
+            patch.setattr(artifacts, "_FILES_AT_A_TIME", at_a_time)
+            assert artifacts.fingerprint_of_files(iter(files)) == expected
+    assert artifacts.fingerprint_of_files([]) == artifacts.digest_of([])
+
+
 def test_a_label_counts_and_the_place_of_its_file_does_not(tmp_path: Path) -> None:
     for place in ("here/es", "here/fr", "there/es"):
         (tmp_path / place).mkdir(parents=True)
