@@ -19,6 +19,7 @@ from biomistral.records import (
 )
 from biomistral.reporting import figures
 from biomistral.reporting.charts import Chart
+from biomistral.reporting.corpora import corpora_section
 from biomistral.reporting.cost_tables import Cost, cost_section
 from biomistral.reporting.distances import distances_section
 from biomistral.reporting.language_tables import languages_section
@@ -42,9 +43,7 @@ from biomistral.reporting.run_tables import (
     Artefact,
     LogLine,
     benchmark_table,
-    corpus_tables,
     makings_of,
-    overlap_tables,
     parents_of,
     provenance_table,
     versions_table,
@@ -126,7 +125,7 @@ def compose(title: str, material: Material) -> Document:
         cost_section(material.costs),
         training_section(material.logs),
         distances_section(material.distances, _remarks(material.others)),
-        _corpora(material),
+        corpora_section(material.corpora, material.overlaps, results),
         _benchmark(results, material.samples),
         _provenance(material),
     ]
@@ -235,11 +234,6 @@ def _groups(results: Results, models: Sequence[Artefact]) -> Section:
             for setting in settings
         ],
     )
-
-
-def _corpora(material: Material) -> Section:
-    tables = overlap_tables(material.overlaps, material.results)
-    return Section("corpora", "Corpora", tables=[*tables, *corpus_tables(material.corpora)])
 
 
 def _benchmark(results: Results, samples: Sequence[Sample]) -> Section:

@@ -29,6 +29,7 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
     "training": ("adapter", "model"),
     "corpora": ("tokens", "overlap"),
     "distances": ("distances", "model"),
+    "translations": ("translations", "scores"),
     "benchmark": ("questions/benchmark",),
     "provenance": (
         *(
@@ -38,6 +39,7 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
             "questions",
             "overlap",
             "distances",
+            "translations",
             "predictions",
             "scores",
         ),
@@ -111,11 +113,14 @@ def questions_behind(score: Score | None) -> str:
 
 
 def _in_heads(section: str, table: Table, made: Made, heads: set[str]) -> bool:
-    """Corpora stand in the heads of their tables, or in the table's name."""
+    """Corpora stand in the heads of their tables, or in the table's name; so do translations."""
+    if section == "translations":
+        name = made.name.removeprefix("translations-").removesuffix(" quality")
+        return table.id == slug("translations", name)
     if section != "corpora":
         return False
     if made.role == "overlap":
-        return table.id == slug("overlap", made.name)
+        return table.id in (slug("overlap", made.name), slug("overlap-by-language", made.name))
     return made.name in heads
 
 
@@ -124,6 +129,7 @@ def _made(
 ) -> Made:
     manifest = artefact.manifest or {}
     inputs = manifest.get("inputs") or {}
+    is_of_run = artefact.role != "translations"  # which are given to it
     return Made(
         key=key,
         anchor=anchors[key],
@@ -133,7 +139,7 @@ def _made(
         content=str(manifest.get("content_sha256") or ""),
         step_version=str(manifest.get("step_version", "")),
         commit=str(manifest.get("commit") or ""),
-        command=f"biomistral run recipe.yaml --only {key}" if manifest else "",
+        command=f"biomistral run recipe.yaml --only {key}" if manifest and is_of_run else "",
         place=artefact.place,
         inputs={
             str(label): anchors.get(known.get(fingerprint, ""), str(fingerprint)[:12])

@@ -78,7 +78,11 @@ class _Inputs:
         yield from (("distances", name, path) for name, path in self.distances.items())
         for name, (translations, quality) in self.translations.items():
             yield "translations", name, translations
-            yield "translations", f"{name} quality", quality
+            own = f"translations-{name}"  # measured by the run itself
+            if quality.name == own:
+                yield "scores", own, quality
+            else:
+                yield "translations", f"{name} quality", quality
         yield from (("predictions", name, path) for name, path in self.predictions.items())
         yield "scores", "scores", self.scores
         if self.costs is not None:

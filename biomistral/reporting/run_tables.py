@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from biomistral.records import TaskOverlap
 from biomistral.reporting.results import Results
 from biomistral.reporting.score_tables import language_name
 from biomistral.reporting.tables import (
@@ -109,32 +108,6 @@ def corpus_tables(corpora: Sequence[Artefact]) -> list[Table]:
     for key, values in by_key.items():
         ordered = sorted(values.items(), key=lambda item: (-sum(item[1].values()), item[0]))
         tables.append(_counts_table(_spaced(key).capitalize(), dict(ordered), names))
-    return tables
-
-
-def overlap_tables(overlaps: Mapping[str, Sequence[TaskOverlap]], results: Results) -> list[Table]:
-    """One table for each corpus: how many test questions stand in it."""
-    titles = {task.name: task.title for task in results.tasks}
-    tables = []
-    for corpus, lines in overlaps.items():
-        rows = []
-        for line in lines:
-            counts = (line.num_questions, line.num_too_short, line.num_found, line.num_half_found)
-            cells = (text_cell(language_name(line.language)), *map(count_cell, counts))
-            rows.append(Row(titles.get(line.task, line.task), cells))
-        heads = ("Questions", "Too short to judge", "Found", "Half found")
-        tables.append(
-            Table(
-                id=slug("overlap", corpus),
-                title=f"Test questions in the text of {corpus}",
-                head="Task",
-                columns=(Column("Language", is_text=True), *map(Column, heads)),
-                rows=tuple(rows),
-                note="Found: 13 words in a row of it are in the corpus. Half found: half of all its "
-                "runs of 13 words do. Questions without 13 words in a row can be neither found nor "
-                "excluded.",
-            )
-        )
     return tables
 
 
