@@ -271,7 +271,7 @@ def test_translations_have_a_section_and_a_page_each(run_folders, scores, tmp_pa
     row |= dict.fromkeys(("tried_again", "length_ratio", "terms_kept", "chrf", "bleu"))
     totals = {"signatures": {}, "rows": [{"task": "heart", "language": "ar", **row}]}
     artifacts.write_json(tmp_path / "quality/totals.json", totals)
-    bare = dict.fromkeys(("models", "corpora", "overlaps"), {})
+    bare: dict[str, dict[str, Path]] = {"models": {}, "corpora": {}, "overlaps": {}}
     folders = {**run_folders, **bare, "scores": _only(scores[:2], tmp_path / "scores")}
     translations = {"tr": (tmp_path / "tr", tmp_path / "quality")}
     for texts, shown in (("open", True), ("none", False)):
