@@ -16,15 +16,18 @@ from biomistral.recipe import links
 from biomistral.recipe.settings import FreshModel, PretrainSettings, Recipe, StoredModel
 from biomistral.recipe.tuning import TuningSettings
 from biomistral.training import memory
+from biomistral.training.known_shapes import shape_by_name
 
 _UNKNOWN = "what it needs of memory is known when its model is here"
+_BY_NAME = "by the published shape of its model, which is not here: "
 _NVIDIA = Path("/proc/driver/nvidia/gpus")  # there with a GPU, whose memory nobody asks for here
 
 
 def training_needs(recipe: Recipe, num_processes: int = 1) -> Iterator[tuple[str, str]]:
     """Yield the key of each training step, and a sentence on what it needs.
 
-    Of a model that is not on this machine nothing is known, and that is said.
+    Of a model that is not on this machine its published shape is taken, if it is a well-known one;
+    where what is said is from is said, too.
     """
     for entry in recipe.pretrain:
         yield f"model/{entry.name}", _needs(recipe, entry, num_processes)
@@ -34,7 +37,7 @@ def training_needs(recipe: Recipe, num_processes: int = 1) -> Iterator[tuple[str
 
 
 def _needs(recipe: Recipe, entry: PretrainSettings, num_processes: int) -> str:
-    shape = _shape(recipe, entry.model)
+    shape, told = _shape(recipe, entry.model)
     corpus = links.corpus_named(recipe, entry.corpus)
     assert corpus is not None, "names were checked"
     if shape is None:
@@ -45,11 +48,12 @@ def _needs(recipe: Recipe, entry: PretrainSettings, num_processes: int) -> str:
         return str(error)
     each = " in each process" if num_processes > 1 else ""
     checkpoint = memory.checkpoint_bytes(entry, shape.num_parameters)
-    return _said(entry, f"{shape.num_parameters:,} parameters", needed, checkpoint, each)
+    said = _said(entry, f"{shape.num_parameters:,} parameters", needed, checkpoint, each)
+    return told + said
 
 
 def _tuning_needs(recipe: Recipe, entry: TuningSettings, num_processes: int) -> str:
-    shape = _shape(recipe, entry.model)
+    shape, told = _shape(recipe, entry.model)
     if shape is None:
         return _UNKNOWN
     trained = f"{memory.num_trained(entry, shape):,} of {shape.num_parameters:,} parameters trained"
@@ -60,7 +64,7 @@ def _tuning_needs(recipe: Recipe, entry: TuningSettings, num_processes: int) -> 
     except BiomistralError as error:
         return str(error)
     each = " in each process" if num_processes > 1 else ""
-    return _said(entry, trained, needed, memory.tuning_checkpoint_bytes(entry, shape), each)
+    return told + _said(entry, trained, needed, memory.tuning_checkpoint_bytes(entry, shape), each)
 
 
 def _said(
@@ -81,14 +85,16 @@ def _said(
     return f"{text}; if it does not fit{where}: {'; or '.join(memory.remedies(entry))}"
 
 
-def _shape(recipe: Recipe, name: str) -> memory.Shape | None:
-    """Shape of the model that ``name`` goes back to: training and merging keep it."""
+def _shape(recipe: Recipe, name: str) -> tuple[memory.Shape | None, str]:
+    """Shape of the model that ``name`` goes back to, as training and merging keep it; and whence."""
     source = recipe.models.get(links.declared_ancestor(recipe, name) or "")
     if isinstance(source, FreshModel):
         vocabulary = {"vocab_size": source.tokenizer.vocabulary_size}
-        return memory.shape_of({**source.architecture.model_dump(), **vocabulary})
+        return memory.shape_of({**source.architecture.model_dump(), **vocabulary}), ""
     if not isinstance(source, StoredModel):
-        return None
+        return None, ""
     path = Path(source.path) / CONFIG
     config = path if path.is_file() else cached_file(source.path, source.revision, CONFIG)
-    return memory.shape_of(read_json(config)) if config else None
+    if config:
+        return memory.shape_of(read_json(config)), ""
+    return shape_by_name(source.path), _BY_NAME

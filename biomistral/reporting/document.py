@@ -98,6 +98,7 @@ class Material:
     others: Sequence[Artefact] = ()  # questions, predictions, scores
     costs: Sequence[Cost] = ()
     logs: Mapping[str, Sequence[LogLine]] = field(default_factory=dict)
+    throughputs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by model
     # Name -> totals.json of translations that were asked, and the pages that show them.
     translations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     translation_pages: Mapping[str, str] = field(default_factory=dict)
@@ -123,7 +124,7 @@ def compose(title: str, material: Material) -> Document:
         abstaining_section(results, material.coverage),
         positions_section(results),
         cost_section(material.costs),
-        training_section(material.logs),
+        training_section(material.logs, material.throughputs),
         distances_section(material.distances, _remarks(material.others)),
         corpora_section(material.corpora, material.overlaps, results),
         _benchmark(results, material.samples),

@@ -50,6 +50,7 @@ from biomistral.reporting.translations import read_totals, write_page
 
 TRAINING_LOG = "training_log.jsonl"
 COSTS = "costs.volatile.json"
+THROUGHPUT = "throughput.volatile.json"
 FIGURES = "figures"  # folder beside the page
 
 
@@ -190,6 +191,8 @@ def _read(inputs: _Inputs, texts: Texts, out: Path) -> Material:
         others=[a for a in found if a.role not in {"model", "corpus"}],
         costs=_costs(inputs.costs),
         logs=_logs({**inputs.models, **inputs.adapters}),
+        # Clocks differ: only where others are shown already.
+        throughputs=_throughputs({**inputs.models, **inputs.adapters}) if inputs.costs else {},
         samples=read_samples(
             inputs.questions,
             inputs.predictions,
@@ -249,6 +252,22 @@ def _place(folder: Path, out: Path) -> str:
 def _logs(models: Mapping[str, Path]) -> dict[str, list[LogLine]]:
     paths = {name: folder / TRAINING_LOG for name, folder in models.items()}
     return {name: list(_log_lines(path)) for name, path in paths.items() if path.is_file()}
+
+
+def _throughputs(models: Mapping[str, Path]) -> dict[str, dict[str, float]]:
+    paths = {name: folder / THROUGHPUT for name, folder in models.items()}
+    found: dict[str, dict[str, float]] = {}
+    for name, path in paths.items():
+        if path.is_file():
+            try:
+                values = json.loads(path.read_text(encoding="utf-8"))
+                found[name] = {key: float(value) for key, value in values.items()}
+            except (ValueError, TypeError, AttributeError) as error:
+                raise InputError(
+                    f"{path}: says no speed of training ({error!r}); wanted is a JSON object of "
+                    "numbers. Remove it: nothing else depends on it"
+                ) from None
+    return found
 
 
 def _log_lines(path: Path) -> Iterator[LogLine]:

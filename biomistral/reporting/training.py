@@ -1,7 +1,8 @@
 """The training section: curves of every training run, and perplexity on what it was not trained on.
 
 Pure functions of training logs. What a run took in time and energy is kept beside the model
-(``throughput.volatile.json``) and not printed: a report is the same bytes wherever it is made.
+(``throughput.volatile.json``) and printed only in a report that shows measured costs anyway: any
+other is the same bytes wherever it is made.
 """
 
 from __future__ import annotations
@@ -13,13 +14,24 @@ from biomistral.reporting import figures
 from biomistral.reporting.model_sections import Section
 from biomistral.reporting.run_tables import LogLine, training_table
 from biomistral.reporting.score_tables import language_name
-from biomistral.reporting.tables import Cell, Column, Row, Table, number_cell, text_cell
+from biomistral.reporting.tables import (
+    Cell,
+    Column,
+    Row,
+    Table,
+    count_cell,
+    number_cell,
+    text_cell,
+)
 
 Logs = Mapping[str, Sequence[LogLine]]
+# Of each trained model: seconds, tokens, tokens_per_second and, where counted, energy_watt_hours.
+Throughputs = Mapping[str, Mapping[str, float]]
 
 
-def training_section(logs: Logs) -> Section:
-    """Loss, learning rate and held-out loss of every training run."""
+def training_section(logs: Logs, throughputs: Throughputs | None = None) -> Section:
+    """Loss, learning rate and held-out loss of every training run; speed and energy if given."""
+    tables = (training_table(logs), throughput_table(throughputs or {}), perplexity_table(logs))
     charts = (
         figures.loss_chart("loss", "Training loss over tokens", logs),
         figures.held_out_chart("held-out-loss", "Held-out loss over tokens", logs),
@@ -35,9 +47,34 @@ def training_section(logs: Logs) -> Section:
         "training",
         "Training",
         text,
-        tables=[table for table in (training_table(logs), perplexity_table(logs)) if table.rows],
+        tables=[table for table in tables if table.rows],
         charts=[chart for chart in charts if chart is not None],
         folded=[table for table in (language_table(logs),) if table.rows],
+    )
+
+
+def throughput_table(throughputs: Throughputs) -> Table:
+    """What each training run took."""
+    rows = []
+    for model, facts in throughputs.items():
+        energy = facts.get("energy_watt_hours")
+        cells = (
+            number_cell(facts.get("seconds"), 1),
+            count_cell(int(facts["tokens"]) if "tokens" in facts else None),
+            count_cell(round(facts["tokens_per_second"]) if "tokens_per_second" in facts else None),
+            text_cell("not measured") if energy is None else number_cell(energy, 1),
+        )
+        rows.append(Row(model, cells))
+    heads = ("Seconds", "Tokens", "Tokens a second", "Energy, Wh")
+    return Table(
+        "training-speed",
+        "Speed and energy of training",
+        "Model",
+        tuple(map(Column, heads)),
+        tuple(rows),
+        note="Of a run that was interrupted, its last part. Tokens of pre-training with padding, of "
+        "tuning without. Energy of the GPUs, else of the processors, as their counters tell it; all "
+        "that runs on them is in it.",
     )
 
 

@@ -211,9 +211,22 @@ def test_measured_costs_are_shown_and_the_manifest_says_that_they_vary(
     }  # fmt: skip
     (tmp_path / "cost").mkdir()
     (tmp_path / "cost/costs.volatile.json").write_text(json.dumps([cost]))
+    (tmp_path / "model").mkdir()
+    speed = tmp_path / "model" / "throughput.volatile.json"
+    speed.write_text('{"seconds": 2.0, "tokens": 8642, "tokens_per_second": 4321}')
     folders = {**run_folders, "scores": few}
+    folders["models"] = {**run_folders["models"], "elsewhere": tmp_path / "model"}
     made = report(tmp_path / "report", **folders, costs=tmp_path / "cost")
-    assert "Memory and speed" in (made / "index.html").read_text(encoding="utf-8")
+    page = (made / "index.html").read_text(encoding="utf-8")
+    assert "Memory and speed" in page
+    # Of trainings, too; a report without costs has no clock in it.
+    assert "8,642" in page
+    assert "not measured" in page
+    without = report(tmp_path / "without", **folders)
+    assert "8,642" not in (without / "index.html").read_text(encoding="utf-8")
+    speed.write_text('{"seconds": "soon"}')
+    with pytest.raises(InputError, match=r"throughput\.volatile\.json: says no speed of training"):
+        report(tmp_path / "wrong", **folders, costs=tmp_path / "cost")
     manifest = artifacts.read_manifest(made) or {}
     assert manifest["deterministic"] == "shows times that were measured"
     with pytest.raises(InputError, match="measure the costs again"):

@@ -3,7 +3,12 @@ from __future__ import annotations
 import math
 
 from biomistral.reporting.run_tables import LogLine
-from biomistral.reporting.training import language_table, perplexity_table, training_section
+from biomistral.reporting.training import (
+    language_table,
+    perplexity_table,
+    throughput_table,
+    training_section,
+)
 
 LOG = [
     LogLine(0, 0, None, None, {"own": math.log(20), "general": math.log(8)}, {"own": {"en": 1.0}}),
@@ -48,3 +53,15 @@ def test_the_section_has_loss_held_out_loss_and_learning_rate() -> None:
     assert "m, general" in section.charts[1].text
     assert "forgets" in section.text
     assert training_section({}).is_empty
+
+
+def test_speed_is_shown_and_energy_only_where_it_was_counted() -> None:
+    measured = {"seconds": 30.26, "tokens": 720_640.0, "tokens_per_second": 23_817.9}
+    table = throughput_table({"m": measured, "gpu": {**measured, "energy_watt_hours": 12.34}})
+    assert cells(table) == {
+        ("m",): ["30.3", "720,640", "23,818", "not measured"],
+        ("gpu",): ["30.3", "720,640", "23,818", "12.3"],
+    }
+    shown = training_section({"m": LOG}, {"m": measured})
+    assert "training-speed" in [table.id for table in shown.tables]
+    assert "training-speed" not in [table.id for table in training_section({"m": LOG}).tables]
