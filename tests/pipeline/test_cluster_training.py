@@ -58,7 +58,7 @@ def test_two_machines_learn_what_one_does_though_one_of_them_dies(
         cluster.close()
     killer.join()
     assert losses(there) == pytest.approx(losses(here), abs=1e-5)
-    assert len(losses(there)) > 200
+    assert len(losses(there)) > 40
     manifest = read_manifest(there / "model/base")
     assert manifest is not None
     assert manifest["resumed"], "it began again"
