@@ -1,19 +1,22 @@
-"""The compiled inner loops over texts (``texts.c``): built at first use, called through ctypes.
+"""The compiled inner loops (``texts.c``, ``marks.c``, ``jats.c``): built at first use, called by ctypes.
 
-Where there is no C compiler ``library()`` is None, and ``pieces`` and ``sketches`` do the same work
-with the same results in Python and NumPy, more slowly. Knows nothing about what is done with them.
+Where there is no C compiler each of them is None, and ``pieces``, ``sketches``, ``marks`` and
+``jats_text`` do the same work with the same results in Python and NumPy, more slowly. Knows nothing
+about what is done with them.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-from ctypes import POINTER, c_char_p, c_int, c_int64, c_uint64, c_void_p
+from ctypes import POINTER, c_char_p, c_int, c_int64, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 
 from biomistral.models.compiling import Signature, compiled
 
 SOURCE = Path(__file__).with_name("texts.c")
+
+MARKS_SOURCE = SOURCE.with_name("marks.c")
 
 _SIGNATURES: dict[str, Signature] = {
     "pieces_new": (c_void_p, ()),
@@ -25,8 +28,19 @@ _SIGNATURES: dict[str, Signature] = {
     "sketch_least": (None, (c_void_p, c_int64, c_int, c_uint64, c_void_p, c_int)),
 }
 
+_MARKS_SIGNATURES: dict[str, Signature] = {
+    "marks_is_plain": (c_int, (c_uint32,)),
+    "marks_clean": (c_int64, (c_char_p, c_int64, c_char_p, c_void_p, c_void_p)),
+}
+
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """Return the functions of ``texts.c``, or None where they cannot be built."""
     return compiled(SOURCE, _SIGNATURES)
+
+
+@functools.cache
+def marks_library() -> ctypes.CDLL | None:
+    """Return the functions of ``marks.c``, or None where they cannot be built."""
+    return compiled(MARKS_SOURCE, _MARKS_SIGNATURES)

@@ -21,9 +21,16 @@ from dataclasses import dataclass
 from lxml import etree
 
 from biomistral.corpus.formulas import formula_text, linear_text
-from biomistral.corpus.marks import CLOSE, GONE, OPEN, RAISED, clean, without_marks
-
-_NEXT_ITEM = "\x04"  # what follows is the next line of a list, not a new paragraph
+from biomistral.corpus.marks import (
+    CLOSE,
+    END,
+    GONE,
+    NEXT_ITEM,
+    OPEN,
+    RAISED,
+    paragraphs_from,
+    without_marks,
+)
 
 
 def _words(text: str, separator: str | None = None) -> frozenset[str]:
@@ -144,19 +151,8 @@ def paragraphs_of(element: etree._Element, rules: Rules | None = None) -> list[s
     rules = rules or rules_for()
     out: Out = [[]]
     _walk(element, out, rules)
-    tidy = _as_it_stands if rules.keeps_citations else clean
-    paragraphs: list[str] = []
-    is_next_line = False
-    for parts in out:
-        is_next_line = is_next_line or _NEXT_ITEM in parts
-        text = "".join(part for part in parts if part != _NEXT_ITEM)
-        text = tidy(text) if text and not text.isspace() else ""
-        if text and is_next_line and paragraphs:
-            paragraphs[-1] += f"\n{text}"
-        elif text:
-            paragraphs.append(text)
-        is_next_line = is_next_line and not text
-    return paragraphs
+    raw = "".join(f"{''.join(parts)}{END}" for parts in out if parts)
+    return paragraphs_from(_as_it_stands(raw) if rules.keeps_citations else raw)
 
 
 def line_of(element: etree._Element | None) -> str:
@@ -165,7 +161,7 @@ def line_of(element: etree._Element | None) -> str:
 
 
 def _as_it_stands(text: str) -> str:
-    return clean(text.replace(OPEN, "").replace(CLOSE, ""))
+    return text.replace(OPEN, "").replace(CLOSE, "")
 
 
 def _walk(element: etree._Element, out: Out, rules: Rules) -> None:
@@ -179,7 +175,7 @@ def _walk(element: etree._Element, out: Out, rules: Rules) -> None:
     if handler := rules.handlers.get(tag):
         handler(element, out, rules)
     elif tag in _BLOCKS:
-        out.append([_NEXT_ITEM] if tag in _ITEMS and _follows_its_like(element) else [])
+        out.append([NEXT_ITEM] if tag in _ITEMS and _follows_its_like(element) else [])
         _walk_children(element, out, rules)
         out.append([])
     elif tag[0] != "{":  # MathML has its own handler
@@ -201,7 +197,7 @@ def _follows_its_like(element: etree._Element) -> bool:
 def _inline(element: etree._Element, rules: Rules) -> str:
     out: Out = [[]]
     _walk_children(element, out, rules)
-    return " ".join("".join(part for part in parts if part != _NEXT_ITEM) for parts in out)
+    return " ".join("".join(part for part in parts if part != NEXT_ITEM) for parts in out)
 
 
 def _says_nothing_medical(section: etree._Element) -> bool:
@@ -256,7 +252,7 @@ def _add_formula(element: etree._Element, out: Out, _rules: Rules) -> None:
 
 def _add_definition(element: etree._Element, out: Out, rules: Rules) -> None:
     """A term and what it means, in one line."""
-    out.append([_NEXT_ITEM] if _follows_its_like(element) else [])
+    out.append([NEXT_ITEM] if _follows_its_like(element) else [])
     for number, child in enumerate(element):
         out[-1] += [": " if number else "", _inline(child, rules)]
     out.append([])
@@ -279,7 +275,7 @@ def _add_table(element: etree._Element, out: Out, rules: Rules) -> None:
     _add_caption(element, out, rules)
     for number, row in enumerate(element.iter("tr")):
         cells = (" ".join(_inline(cell, rules).split()) for cell in row.iterfind("*"))
-        out.append([*([_NEXT_ITEM] if number else []), " | ".join(cells).rstrip(" |")])
+        out.append([*([NEXT_ITEM] if number else []), " | ".join(cells).rstrip(" |")])
     out.append([])
 
 

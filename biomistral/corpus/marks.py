@@ -12,13 +12,20 @@ and long runs of blanks or commas must not take quadratic time.
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import re
+from collections.abc import Iterable
 
+from biomistral.corpus.compiled import marks_library
 from biomistral.corpus.documents import one_line
 
 OPEN, CLOSE = "\x00", "\x01"  # around a citation
 GONE = "\x02"  # here something was left out
 RAISED = "\x03"  # before a number that was a superscript
+NEXT_ITEM = "\x04"  # what follows is the next line of a list, not a new paragraph
+END = "\x05"  # of a paragraph, where many are in one text
+_RAW = "\x06"  # before a paragraph that the compiled loops leave to Python
 
 _CITATION = f"{OPEN}[^{OPEN}{CLOSE}]*{CLOSE}"
 _LEADS = (
@@ -39,6 +46,56 @@ _INSIDE = re.compile(r"(?<=[(\[]) +|(?<![ ,;])[ ,;]+(?=[)\]])| +(?=[,.](?: |$))"
 _DANGLING = re.compile(r"(\b\w+(?:ed|en|wn)) (?:by|in|from|elsewhere in)$")
 _DANGLING_CHARACTERS = 60  # enough to hold it, so that long texts are not searched through
 _WORD = re.compile(r"[^\W\d_]{2}")
+
+
+def paragraphs_from(raw: str) -> list[str]:
+    """Clean paragraphs, each with ``END`` behind it; the items of a list become lines of one.
+
+    What is empty goes. Marks in ``raw`` are as a walk over an article leaves them.
+    """
+    paragraphs: list[str] = []
+    is_next_line = False
+    for part in _cleaned(raw):
+        is_next_line = is_next_line or part[:1] == NEXT_ITEM
+        text = part[1:] if part[:1] == NEXT_ITEM else part
+        if text and is_next_line and paragraphs:
+            paragraphs[-1] += f"\n{text}"
+        elif text:
+            paragraphs.append(text)
+        is_next_line = is_next_line and not text
+    return paragraphs
+
+
+def _cleaned(raw: str) -> Iterable[str]:
+    """Paragraphs without marks, but a ``NEXT_ITEM`` at their start."""
+    loops = marks_library()
+    parts = (_with_compiled(loops, raw) if loops else raw).split(END)
+    for part in parts[:-1]:
+        item = NEXT_ITEM if NEXT_ITEM in part else ""
+        if loops and _RAW not in part:
+            yield part
+        else:
+            yield item + clean(part.replace(NEXT_ITEM, "").replace(_RAW, ""))
+
+
+def _with_compiled(loops: ctypes.CDLL, raw: str) -> str:
+    """The same paragraphs, cleaned; those that are not plain behind a ``_RAW``."""
+    data = raw.encode()
+    out, other = (ctypes.create_string_buffer(2 * len(data) + 2) for _ in range(2))
+    length = loops.marks_clean(data, len(data), _kinds(), out, other)
+    return ctypes.string_at(out, length).decode()
+
+
+@functools.cache
+def _kinds() -> bytes:
+    """What expressions take the first 65,536 characters for: 1 \\w, 2 \\d, 4 a letter, 8 a capital."""
+    kinds = bytearray(0x10000)
+    for code in range(0x10000):
+        character = chr(code)
+        if character.isalnum() or character == "_":
+            is_letter = character != "_" and not character.isdecimal()
+            kinds[code] = 1 + 2 * character.isdecimal() + 4 * is_letter + 8 * character.isupper()
+    return bytes(kinds)
 
 
 def clean(text: str) -> str:

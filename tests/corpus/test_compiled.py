@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
+import unicodedata
 
 import numpy as np
 import pytest
 
-from biomistral.corpus import compiled, pieces, sketches
+from biomistral.corpus import compiled, documents, marks, pieces, sketches
 
 needs_compiler = pytest.mark.skipif(compiled.library() is None, reason="no C compiler")
 
@@ -61,3 +63,42 @@ def test_without_a_compiler_the_encoder_works(monkeypatch: pytest.MonkeyPatch) -
     encoder._way = 0
     encoder._forget()
     assert isinstance(encoder._numbers, pieces._Numbers)
+
+
+@needs_compiler
+def test_marks_are_taken_out_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(5)
+    signs = "()[]()[]    ,;.-–—‐:389+−^A_x病é٣Öſ\x85\xa0\u2028\u0301\u00ad🩺" + "\0\1\2\3\2\4\5" * 2
+    words = (
+        "and see Refs e.g. E.g. i.e. cf. a an in by described taken elsewhere from for or3 \0001\1"
+        " \0002,3\1 \0Silva\1 (\0001\1) 10\0036 [\0004\1,\0005\1]"
+    ).split(" ")
+    raws = ["".join(rng.choices([*signs, *words], k=rng.randint(0, 40))) for _ in range(5000)]
+    raw = "\x05".join([*raws, ""])
+    fast = list(marks._cleaned(raw))
+    monkeypatch.setattr(marks, "marks_library", lambda: None)
+    plain = list(marks._cleaned(raw))
+    assert len(fast) == len(plain) == raw.count("\x05")
+    for source, one, other in zip(raw.split("\x05"), fast, plain, strict=False):
+        assert one == other, repr(source)
+
+
+@needs_compiler
+def test_plain_characters_are_as_they_are_in_every_text() -> None:
+    loops = compiled.marks_library()
+    assert loops is not None
+    # The second half of a pair that one character stands for may join the character before it.
+    halves = set()
+    for code in range(0x30000):
+        parts = unicodedata.decomposition(chr(code)).split()
+        if len(parts) == 2 and "<" not in parts[0]:
+            halves.add(int(parts[1], 16))
+    plain = [chr(code) for code in range(0x110000) if loops.marks_is_plain(code)]
+    assert len(plain) > 20_000
+    for character in plain:
+        assert unicodedata.normalize("NFC", character) == character
+        assert unicodedata.combining(character) == 0
+        assert ord(character) not in halves
+        assert not documents._INVISIBLE.search(character)
+        # No other letter is taken for a Latin one where case does not matter.
+        assert character.isascii() or not re.fullmatch("[a-z]", character, re.IGNORECASE)
