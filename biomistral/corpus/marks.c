@@ -45,7 +45,8 @@ int marks_is_plain(uint32_t code)
         return (code >= 0x391 && code <= 0x3CE) || (code >= 0x400 && code <= 0x481) ||
                (code >= 0x48A && code <= 0x52F) || (code >= 0x2002 && code <= 0x200A);
     if (code < 0x2300)
-        return (code <= 0x2122 && code != 0x2060) || code >= 0x2190;
+        return (code <= 0x20CF && code != 0x2060) || code >= 0x2190 ||
+               (code >= 0x2100 && code <= 0x2122);
     return (code >= 0x2500 && code <= 0x27FF) || (code >= 0x3000 && code <= 0x3002) ||
            (code >= 0x4E00 && code <= 0x9FFF) || (code >= 0xFF01 && code <= 0xFF5E);
 }
