@@ -17,6 +17,7 @@ from biomistral.models.compiling import Signature, compiled
 SOURCE = Path(__file__).with_name("texts.c")
 
 MARKS_SOURCE = SOURCE.with_name("marks.c")
+JATS_SOURCE = SOURCE.with_name("jats.c")
 
 _SIGNATURES: dict[str, Signature] = {
     "pieces_new": (c_void_p, ()),
@@ -33,6 +34,17 @@ _MARKS_SIGNATURES: dict[str, Signature] = {
     "marks_clean": (c_int64, (c_char_p, c_int64, c_char_p, c_void_p, c_void_p)),
 }
 
+_LENGTH = POINTER(c_int64)
+_JATS_SIGNATURES: dict[str, Signature] = {
+    "names_new": (c_void_p, (c_char_p, c_char_p, c_char_p, c_char_p, c_int)),
+    "article_read": (c_void_p, (c_char_p, c_int64, c_void_p)),
+    "article_free": (None, (c_void_p,)),
+    "article_skeleton": (c_void_p, (c_void_p, _LENGTH)),
+    "article_sections": (c_void_p, (c_void_p, _LENGTH)),
+    "article_paragraphs": (c_void_p, (c_void_p, c_char_p, c_char_p, _LENGTH)),
+    "article_is_scanned": (c_int, (c_void_p,)),
+}
+
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
@@ -44,3 +56,9 @@ def library() -> ctypes.CDLL | None:
 def marks_library() -> ctypes.CDLL | None:
     """Return the functions of ``marks.c``, or None where they cannot be built."""
     return compiled(MARKS_SOURCE, _MARKS_SIGNATURES)
+
+
+@functools.cache
+def jats_library() -> ctypes.CDLL | None:
+    """Return the functions of ``jats.c``, or None where they cannot be built."""
+    return compiled(JATS_SOURCE, _JATS_SIGNATURES)

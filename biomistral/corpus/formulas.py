@@ -13,7 +13,7 @@ from biomistral.corpus.marks import RAISED
 
 _MATHML = "{http://www.w3.org/1998/Math/MathML}"
 # Elements of formulas that read correctly when written in one line.
-_LINEAR = frozenset(
+LINEAR = frozenset(
     f"{_MATHML}{name}"
     for name in (
         *("math", "mrow", "mi", "mn", "mo", "mtext", "mspace", "mstyle", "mpadded"),
@@ -40,7 +40,7 @@ def linear_text(formula: etree._Element) -> str | None:
     math = formula.find(f".//{_MATHML}math")
     if math is None:
         return None
-    if any(node.tag not in _LINEAR for node in math.iter(etree.Element)):
+    if any(node.tag not in LINEAR for node in math.iter(etree.Element)):
         return ""
     return _linear(math)
 

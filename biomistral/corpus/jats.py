@@ -7,9 +7,8 @@ replies) is marked, so that it can be dropped with a reason.
 The text is the title, the abstracts and the body, see ``jats_text``; one empty line between
 paragraphs, headings being paragraphs.
 
-The parser loads no DTD, no external entity and nothing from a network, stops at entity bombs and
-at a depth of 256, and never repairs: a file that is not well-formed is refused whole, because
-repairing drops text without a word. Knows nothing about files, licences wanted or languages wanted.
+The bodies, which are most of a file, are read by compiled loops where they can (``jats_compiled``),
+to the same text. Knows nothing about files, licences wanted or languages wanted.
 """
 
 from __future__ import annotations
@@ -23,9 +22,11 @@ from lxml import etree
 
 from biomistral.corpus.documents import Document, Part, language_code
 from biomistral.corpus.files import UnreadableError
+from biomistral.corpus.jats_compiled import Reading, read_compiled
 from biomistral.corpus.jats_text import Rules, line_of, paragraphs_of, rules_for
 from biomistral.corpus.licences import article_forbids, licence_of_article
 from biomistral.corpus.metadata import Metadata
+from biomistral.corpus.parsing import parse
 
 _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 # Abstracts that only repeat the article in a line.
@@ -44,7 +45,8 @@ def read_article(
     Raises ``UnreadableError`` with reason ``empty``, ``not_well_formed``, ``not_an_article``,
     ``too_deep`` or ``metadata_disagree``.
     """
-    root = _parse(data)
+    reading = read_compiled(data, keep) or Reading(parse(data))
+    root = reading.root
     meta = root.find("front/article-meta")
     common: dict[str, Any] = {
         "file": key,
@@ -57,12 +59,13 @@ def read_article(
         "source_md5": hashlib.md5(data, usedforsecurity=False).hexdigest(),
         "licence": None if metadata else licence_of_article(root),
         "licence_source": "xml",
-        "is_ocr": root.find(".//preformat[@preformat-type='pmc-ocr-text']") is not None,
+        "is_ocr": reading.is_scanned
+        or root.find(".//preformat[@preformat-type='pmc-ocr-text']") is not None,
     }
     if metadata:
         _merge(common, metadata, root)
     try:
-        return list(_documents(root, common["pmcid"] or common["doi"] or key, common, keep))
+        return list(_documents(reading, common["pmcid"] or common["doi"] or key, common, keep))
     except RecursionError:  # the parser allows a depth of 256, the walk nearly as much
         raise UnreadableError("too_deep", "elements are nested too deeply") from None
 
@@ -83,41 +86,13 @@ def _merge(facts: dict[str, Any], metadata: Metadata, root: etree._Element) -> N
         facts["licence_vetoed"] = True
 
 
-def _parse(data: bytes) -> etree._Element:
-    if not data.strip():
-        raise UnreadableError("empty", "the file has no bytes")
-    parser = etree.XMLParser(
-        resolve_entities="internal",  # type: ignore[arg-type]  # the stubs are older
-        load_dtd=False,
-        no_network=True,
-        huge_tree=False,
-        recover=False,
-        remove_comments=True,
-        remove_pis=True,
-    )
-    try:
-        root = etree.fromstring(data, parser)
-    except (etree.XMLSyntaxError, ValueError) as error:
-        detail = getattr(error, "msg", None) or str(error)
-        raise UnreadableError("not_well_formed", detail) from None
-    if isinstance(root.tag, str) and root.tag.startswith("{") and root.tag.endswith("}article"):
-        _strip_namespace(root)  # as the OAI service of PMC sends them
-    if root.tag != "article":
-        raise UnreadableError("not_an_article", f"the outermost element is <{root.tag}>")
-    return root
-
-
-def _strip_namespace(root: etree._Element) -> None:
-    namespace = str(root.tag)[: -len("article")]
-    for element in root.iter(f"{namespace}*"):
-        element.tag = str(element.tag)[len(namespace) :]
-
-
 def _documents(
-    root: etree._Element, id_: str, common: dict[str, Any], keep: tuple[str, ...]
+    reading: Reading, id_: str, common: dict[str, Any], keep: tuple[str, ...]
 ) -> Iterator[Document]:
     """The article, then its abstracts in other languages, then its sub-articles, in file order."""
-    yield from _article(root, root.find("front/article-meta"), "article", id_, common, keep)
+    root = reading.root
+    meta = root.find("front/article-meta")
+    yield from _article(reading, root, meta, "article", id_, common, keep)
     for number, element in enumerate(root.iter("sub-article", "response"), start=1):
         # A translated review, inside a translation, is a review.
         nested = element.getparent() is not root
@@ -125,10 +100,11 @@ def _documents(
         part: Part = "translation" if translation else "sub-article"
         front = element.find("front-stub")
         meta = front if front is not None else element.find("front/article-meta")
-        yield from _article(element, meta, part, f"{id_}#{number}", common, keep)
+        yield from _article(reading, element, meta, part, f"{id_}#{number}", common, keep)
 
 
 def _article(
+    reading: Reading,
     element: etree._Element,
     meta: etree._Element | None,
     part: Part,
@@ -144,7 +120,9 @@ def _article(
     rules = rules_for(keep)
     own, foreign = _abstracts(meta, language, rules)
     body = element.find("body")
-    body_text = paragraphs_of(body, rules) if body is not None else []
+    body_text = reading.bodies.get(body) if body is not None else []
+    if body_text is None:
+        body_text = paragraphs_of(body, rules)
     yield Document(
         id=id_,
         text="\n\n".join([*filter(None, (title, *own)), *body_text, *_back(element, keep)]),

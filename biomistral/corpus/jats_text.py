@@ -37,11 +37,11 @@ def _words(text: str, separator: str | None = None) -> frozenset[str]:
     return frozenset(word.strip() for word in text.strip().split(separator))
 
 
-_BLOCKS = _words(
+BLOCKS = _words(
     "abstract app body boxed-text def-list disp-quote list list-item p sec speech "
     "statement subtitle title trans-abstract verse-group verse-line"
 )
-_ITEMS = frozenset({"list-item", "verse-line"})
+ITEMS = frozenset({"list-item", "verse-line"})
 _DROPPED = _words(
     "ack alt-text alternatives attrib caption chem-struct-wrap code contrib-group disp-formula "
     "disp-formula-group fig fig-group fn fn-group glossary graphic index-term inline-graphic "
@@ -54,8 +54,8 @@ _DROPPED_SECTIONS = _words(
     "supplementary-material supplementary associated-data data-availability coi-statement "
     "conflict ack author-contributions funding display-objects ref-list"
 )
-_CITATIONS = frozenset({"bibr", "ref", "other", "", None})
-_NOTES = frozenset({"fn", "table-fn", "corresp", "aff", "author-notes", "contrib"})
+CITATIONS = frozenset({"bibr", "ref", "other", "", None})
+NOTES = frozenset({"fn", "table-fn", "corresp", "aff", "author-notes", "contrib"})
 # The same where only the heading tells; compared in lower case without number and punctuation.
 _DROPPED_HEADINGS = _words(
     """
@@ -152,7 +152,7 @@ def paragraphs_of(element: etree._Element, rules: Rules | None = None) -> list[s
     out: Out = [[]]
     _walk(element, out, rules)
     raw = "".join(f"{''.join(parts)}{END}" for parts in out if parts)
-    return paragraphs_from(_as_it_stands(raw) if rules.keeps_citations else raw)
+    return paragraphs_from((_as_it_stands(raw) if rules.keeps_citations else raw).encode())
 
 
 def line_of(element: etree._Element | None) -> str:
@@ -174,8 +174,8 @@ def _walk(element: etree._Element, out: Out, rules: Rules) -> None:
         return
     if handler := rules.handlers.get(tag):
         handler(element, out, rules)
-    elif tag in _BLOCKS:
-        out.append([NEXT_ITEM] if tag in _ITEMS and _follows_its_like(element) else [])
+    elif tag in BLOCKS:
+        out.append([NEXT_ITEM] if tag in ITEMS and _follows_its_like(element) else [])
         _walk_children(element, out, rules)
         out.append([])
     elif tag[0] != "{":  # MathML has its own handler
@@ -200,10 +200,10 @@ def _inline(element: etree._Element, rules: Rules) -> str:
     return " ".join("".join(part for part in parts if part != NEXT_ITEM) for parts in out)
 
 
-def _says_nothing_medical(section: etree._Element) -> bool:
-    if section.get("sec-type", "").lower() in _DROPPED_SECTIONS:
+def says_nothing_medical(kind: str, heading: str) -> bool:
+    """Whether a section with this sec-type and this text of its title is left out."""
+    if kind.lower() in _DROPPED_SECTIONS:
         return True
-    heading = section.findtext("title") or ""
     return " ".join(_HEADING_NUMBER.sub("", heading.lower()).split()) in _DROPPED_HEADINGS
 
 
@@ -211,7 +211,8 @@ def _says_nothing_medical(section: etree._Element) -> bool:
 
 
 def _add_section(element: etree._Element, out: Out, rules: Rules) -> None:
-    if rules.keeps_back_matter or not _says_nothing_medical(element):
+    kind, heading = element.get("sec-type", ""), element.findtext("title") or ""
+    if rules.keeps_back_matter or not says_nothing_medical(kind, heading):
         out.append([])
         _walk_children(element, out, rules)
         out.append([])
@@ -228,11 +229,11 @@ def _add_superscript(element: etree._Element, out: Out, rules: Rules) -> None:
 
 def _add_cross_reference(element: etree._Element, out: Out, rules: Rules) -> None:
     kind = element.get("ref-type")
-    if kind in _NOTES:
+    if kind in NOTES:
         out[-1].append(GONE)
         return
     text = _inline(element, rules)
-    is_citation = kind in _CITATIONS
+    is_citation = kind in CITATIONS
     out[-1].append(f"{OPEN}{text.strip(OPEN + CLOSE)}{CLOSE}" if is_citation else text)
 
 

@@ -17,6 +17,8 @@ import functools
 import re
 from collections.abc import Iterable
 
+import numpy as np
+
 from biomistral.corpus.compiled import marks_library
 from biomistral.corpus.documents import one_line
 
@@ -48,10 +50,10 @@ _DANGLING_CHARACTERS = 60  # enough to hold it, so that long texts are not searc
 _WORD = re.compile(r"[^\W\d_]{2}")
 
 
-def paragraphs_from(raw: str) -> list[str]:
+def paragraphs_from(raw: bytes) -> list[str]:
     """Clean paragraphs, each with ``END`` behind it; the items of a list become lines of one.
 
-    What is empty goes. Marks in ``raw`` are as a walk over an article leaves them.
+    What is empty goes. Marks in ``raw`` (UTF-8) are as a walk over an article leaves them.
     """
     paragraphs: list[str] = []
     is_next_line = False
@@ -66,10 +68,10 @@ def paragraphs_from(raw: str) -> list[str]:
     return paragraphs
 
 
-def _cleaned(raw: str) -> Iterable[str]:
+def _cleaned(raw: bytes) -> Iterable[str]:
     """Paragraphs without marks, but a ``NEXT_ITEM`` at their start."""
     loops = marks_library()
-    parts = (_with_compiled(loops, raw) if loops else raw).split(END)
+    parts = (_with_compiled(loops, raw) if loops else raw).decode().split(END)
     for part in parts[:-1]:
         item = NEXT_ITEM if NEXT_ITEM in part else ""
         if loops and _RAW not in part:
@@ -78,16 +80,17 @@ def _cleaned(raw: str) -> Iterable[str]:
             yield item + clean(part.replace(NEXT_ITEM, "").replace(_RAW, ""))
 
 
-def _with_compiled(loops: ctypes.CDLL, raw: str) -> str:
+def _with_compiled(loops: ctypes.CDLL, data: bytes) -> bytes:
     """The same paragraphs, cleaned; those that are not plain behind a ``_RAW``."""
-    data = raw.encode()
-    out, other = (ctypes.create_string_buffer(2 * len(data) + 2) for _ in range(2))
-    length = loops.marks_clean(data, len(data), _kinds(), out, other)
-    return ctypes.string_at(out, length).decode()
+    out, other = (np.empty(2 * len(data) + 2, np.uint8) for _ in range(2))
+    length = loops.marks_clean(
+        data, len(data), kinds_of_characters(), out.ctypes.data, other.ctypes.data
+    )
+    return out[:length].tobytes()
 
 
 @functools.cache
-def _kinds() -> bytes:
+def kinds_of_characters() -> bytes:
     """Of the first 65,536 characters: 1 of a word, 2 decimal digit, 4 letter, 8 capital (added up)."""
     kinds = bytearray(0x10000)
     for code in range(0x10000):

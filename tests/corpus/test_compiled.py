@@ -96,9 +96,9 @@ def test_marks_are_taken_out_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     raws = ["".join(rng.choices([*signs, *words], k=rng.randint(0, 40))) for _ in range(5000)]
     raw = "\x05".join([*raws, ""])
-    fast = list(marks._cleaned(raw))
+    fast = list(marks._cleaned(raw.encode()))
     monkeypatch.setattr(marks, "marks_library", lambda: None)
-    plain = list(marks._cleaned(raw))
+    plain = list(marks._cleaned(raw.encode()))
     assert len(fast) == len(plain) == raw.count("\x05")
     for source, one, other in zip(raw.split("\x05"), fast, plain, strict=False):
         assert one == other, repr(source)
