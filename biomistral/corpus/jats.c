@@ -80,7 +80,8 @@ static int64_t size_of(Slice slice) { return slice.stop - slice.at; }
 
 static int is_same(Slice one, Slice other)
 {
-    return size_of(one) == size_of(other) && memcmp(one.at, other.at, size_of(one)) == 0;
+    int64_t size = size_of(one);
+    return size == size_of(other) && (!size || memcmp(one.at, other.at, size) == 0);
 }
 
 static int is_text(Slice slice, const char *text)
@@ -545,7 +546,8 @@ int article_is_scanned(const Article *article) { return article->is_scanned; }
 
 static void append(uint8_t **out, Place at, int64_t length)
 {
-    memcpy(*out, at, length);
+    if (length)
+        memcpy(*out, at, length);
     *out += length;
 }
 

@@ -2,7 +2,9 @@
 
 All evidence is gathered (links in any attribute, visible links, the name of the licence in prose,
 ``license-type`` codes) and must agree. A permissive licence beside a NonCommercial, NoDerivatives
-or ShareAlike sentence that it does not grant is a contradiction. Nothing found, something not
+or ShareAlike sentence that it does not grant is a contradiction, and so is "all rights reserved" in
+the text of the licence. In a copyright statement that grants nothing those words only name the holder,
+who reserves what the licence beside it does not grant, as JATS divides the two. Nothing found, something not
 understood, or a contradiction: ``None``, which never enters a corpus.
 
 Public domain: a CC0 or Creative Commons public-domain *dedication* is CC0. The Public Domain Mark
@@ -55,6 +57,10 @@ _HARMLESS = re.compile(
     r"|non[\s-]*commercial(?:ly)?\s*(?:and|or|and/or|as\s+well\s+as)\s*commercial(?:ly)?",
     re.IGNORECASE,
 )
+_RESERVED = (
+    r"\ball\s+rights\s+(?:are\s+)?reserved\b|\btodos\s+(?:os\s+direitos|los\s+derechos)\s+reservados\b"
+    r"|\btous\s+(?:les\s+)?droits\s+réservés\b|\balle\s+rechte\s+vorbehalten\b"
+)
 # What a statement may forbid or demand in words; each must be part of the licence that is claimed.
 _RESTRICTIONS = {
     "nc": re.compile(
@@ -73,12 +79,14 @@ _RESTRICTIONS = {
     ),
     "sa": re.compile(rf"{_SHARE_ALIKE}|compartilha\w*\s+igual|compartir\s*igual", re.IGNORECASE),
     "any": re.compile(  # no licence grants what is said not to be granted
-        r"\bnot\s+(?:\w+\s+)?(?:licen[sc]ed|available|released)\s+under\b"
+        rf"{_RESERVED}|\bno\s+part\s+of\s+th(?:is|e)\s+\w+\s+may\s+be\s+(?:reproduced|copied|used)\b"
+        r"|\bnot\s+(?:\w+\s+)?(?:licen[sc]ed|available|released)\s+under\b"
         r"|\b(?:for|to)\s+personal\s+use\s+only|\bonly\s+for\s+personal\s+use"
         r"|\bdata\s+mining\b[^.;]{0,40}\b(?:not|prohibited|forbidden)\b",
         re.IGNORECASE,
     ),
 }
+_HOLDER = re.compile(_RESERVED, re.IGNORECASE)
 _DASHES = re.compile("[\u2010-\u2015\u2212\u00ad_]")
 
 
@@ -128,10 +136,20 @@ def _evidence(article: etree._Element) -> tuple[str, list[str]]:
         for element in meta:
             if element.tag not in {"permissions", "license", "copyright-statement"}:
                 continue
-            statements.append(" ".join(str(text) for text in element.itertext()))
+            statements.append(_prose(element))
             for node in element.iter(etree.Element):
                 links += [str(value) for value in node.attrib.values()]
     return " . ".join(statements), links
+
+
+def _prose(element: etree._Element) -> str:
+    """All text of an element; "all rights reserved" goes where it says who holds the copyright."""
+    prose = " ".join(map(str, element.itertext()))
+    for notice in element.iter("copyright-statement"):
+        said = " ".join(map(str, notice.itertext()))
+        if not _found(said, []):  # else it is the licence, as NLM 2.x has it
+            prose = prose.replace(said, _HOLDER.sub(" ", said))
+    return prose
 
 
 def _found(statement: str, links: list[str]) -> set[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from biomistral.corpus.licences import canonical, decide, licence_of_article
+from biomistral.corpus.licences import article_forbids, canonical, decide, licence_of_article
 
 BY = "https://creativecommons.org/licenses/by/4.0/"
 ZERO = "http://creativecommons.org/publicdomain/zero/1.0/"
@@ -139,6 +139,27 @@ def test_a_restriction_in_the_copyright_statement_counts() -> None:
     assert licence_of_article(article(meta)) is None
 
 
+@pytest.mark.parametrize(
+    ("notice", "terms", "licence"),
+    [
+        ("© 2019 Reyes. All rights reserved.", "Read it.", "CC-BY"),  # who holds it, no more
+        ("© 2019 Reyes. Some rights reserved.", "Read it.", "CC-BY"),
+        ("© 2019 Reyes.", "All rights reserved.", None),
+        ("© 2019 Reyes. CC BY 4.0. All rights reserved.", "Read it.", None),  # it is the licence
+        ("© 2019. No part of this work may be reproduced.", "Read it.", None),
+    ],
+)
+def test_rights_are_reserved_by_the_holder_and_not_by_the_licence(
+    notice: str, terms: str, licence: str | None
+) -> None:
+    meta = (
+        f"<permissions><copyright-statement>{notice}</copyright-statement>"
+        f"<license xlink:href='{BY}'><license-p>{terms}</license-p></license></permissions>"
+    )
+    assert licence_of_article(article(meta)) == licence
+    assert article_forbids(article(meta), "CC-BY") == (licence is None)
+
+
 def test_real_articles_are_never_taken_for_more_permissive_than_they_are(real_data: Path) -> None:
     """Against a classification made by others: we may refuse more, never accept more."""
     folder = real_data / "jats"
@@ -161,6 +182,9 @@ def test_real_articles_are_never_taken_for_more_permissive_than_they_are(real_da
         "This work is not licensed under the CC BY 4.0 licence",
         "CC BY 4.0, free to read, for personal use only",
         "CC BY 4.0. Text and data mining is prohibited",
+        "CC BY 4.0. All rights reserved.",
+        "CC BY 4.0. Todos los derechos reservados",
+        "CC BY 4.0. No part of this article may be reproduced.",
     ],
 )
 def test_what_is_said_not_to_be_granted_is_granted_by_no_licence(words: str) -> None:
