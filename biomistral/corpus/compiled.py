@@ -1,8 +1,7 @@
 """The compiled inner loops (``texts.c``, ``marks.c``, ``jats.c``): built at first use, called by ctypes.
 
-Where there is no C compiler each of them is None, and ``pieces``, ``sketches``, ``marks`` and
-``jats_text`` do the same work with the same results in Python and NumPy, more slowly. Knows nothing
-about what is done with them.
+Where there is no C compiler each of them is None, and whoever asks does the same work with the same
+results in Python and NumPy, more slowly. Knows nothing about what is done with them.
 """
 
 from __future__ import annotations
@@ -19,14 +18,17 @@ SOURCE = Path(__file__).with_name("texts.c")
 MARKS_SOURCE = SOURCE.with_name("marks.c")
 JATS_SOURCE = SOURCE.with_name("jats.c")
 
+_LENGTH = POINTER(c_int64)
 _SIGNATURES: dict[str, Signature] = {
     "pieces_new": (c_void_p, ()),
     "pieces_free": (None, (c_void_p,)),
     "pieces_count": (c_int64, (c_void_p,)),
-    "pieces_text": (c_void_p, (c_void_p, c_int64, POINTER(c_int64))),
+    "pieces_text": (c_void_p, (c_void_p, c_int64, _LENGTH)),
     "pieces_cut": (c_int64, (c_void_p, c_char_p, c_int64, c_int, c_void_p)),
     "sketch_words": (c_int64, (c_void_p, c_int64, c_void_p, c_uint64, c_void_p)),
     "sketch_least": (None, (c_void_p, c_int64, c_int, c_uint64, c_void_p, c_int)),
+    "count_words": (c_int64, (c_char_p, c_int64, _LENGTH)),
+    "count_letters": (c_int64, (c_char_p, c_int64, c_char_p)),
 }
 
 _MARKS_SIGNATURES: dict[str, Signature] = {
@@ -34,7 +36,6 @@ _MARKS_SIGNATURES: dict[str, Signature] = {
     "marks_clean": (c_int64, (c_char_p, c_int64, c_char_p, c_void_p, c_void_p)),
 }
 
-_LENGTH = POINTER(c_int64)
 _JATS_SIGNATURES: dict[str, Signature] = {
     "names_new": (c_void_p, (c_char_p, c_char_p, c_char_p, c_char_p, c_int)),
     "article_read": (c_void_p, (c_char_p, c_int64, c_void_p)),

@@ -5,11 +5,14 @@ Knows nothing about formats, rules or files.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import re
 import unicodedata
 from dataclasses import dataclass
 from typing import Literal
+
+from biomistral.corpus.compiled import library
 
 Part = Literal["article", "translation", "abstract", "sub-article", "text"]
 LicenceSource = Literal["", "metadata", "file_list", "xml", "field"]
@@ -77,6 +80,11 @@ def one_line(text: str) -> str:
 @functools.lru_cache(maxsize=128)  # asked for by the filters and again by who keeps the document
 def count_words(text: str) -> int:
     """Words between white space; of scripts without it (Chinese, Japanese), two characters a word."""
+    loops = library()
+    if loops:
+        data, num_found = text.encode("utf-8", "replace"), ctypes.c_int64()
+        num_words = loops.count_words(data, len(data), ctypes.byref(num_found))
+        return int(num_words) + num_found.value // 2
     num_ideographs = len(_IDEOGRAPH.findall(text))
     rest = _IDEOGRAPH.sub(" ", text) if num_ideographs else text
     return len(rest.split()) + num_ideographs // 2

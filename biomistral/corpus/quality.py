@@ -17,6 +17,9 @@ from __future__ import annotations
 
 import re
 
+from biomistral.corpus.compiled import library
+from biomistral.corpus.marks import kinds_of_characters
+
 _MOST_REPEATED = 0.30
 _LEAST_LETTERS = 0.60
 _WORD_LENGTHS = (3.0, 12.0)
@@ -38,7 +41,7 @@ def fault(text: str, language: str | None) -> str:
     start = max(0, (len(text) - _SAMPLE_CHARACTERS) // 2)
     sample = text[start : start + _SAMPLE_CHARACTERS]
     words = sample.split()
-    num_letters = len(_NOT_LETTERS.sub("", sample))
+    num_letters = _count_letters(sample)
     if num_letters < _LEAST_LETTERS * sum(map(len, words)):
         return "few_letters"
     shortest, longest = (bound * len(words) for bound in _WORD_LENGTHS)
@@ -52,3 +55,13 @@ def repeated_share(text: str) -> float:
     lines = text.split("\n")
     total = sum(map(len, lines))
     return 1 - sum(map(len, dict.fromkeys(lines))) / total if total else 0.0
+
+
+def _count_letters(text: str) -> int:
+    loops = library()
+    if loops:
+        data = text.encode("utf-8", "replace")
+        num_letters = int(loops.count_letters(data, len(data), kinds_of_characters()))
+        if num_letters >= 0:
+            return num_letters
+    return len(_NOT_LETTERS.sub("", text))

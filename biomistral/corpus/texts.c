@@ -1,6 +1,7 @@
-/* Inner loops over texts: cutting them into remembered pieces, numbering words, sketching runs.
+/* Inner loops over texts: cutting them into remembered pieces, numbering words, sketching runs,
+ * counting.
  *
- * The same results as pieces.py and sketches.py without a compiler, several times faster. Texts are
+ * The same results as pieces.py, sketches.py, documents.py and quality.py without a compiler, several times faster. Texts are
  * UTF-8 or code points as Python makes them, and are not checked again.
  */
 #include <stdint.h>
@@ -258,4 +259,69 @@ void sketch_least(
         if (least[bin] < 0 || rest < least[bin])
             least[bin] = rest;
     }
+}
+
+/* --- counts ---------------------------------------------------------------------------------- */
+
+/* Code of the character at ``text``, of which the first byte is not ASCII; those past 65,535: that. */
+static uint32_t wide_code(const uint8_t *text, int *bytes)
+{
+    *bytes = text[0] < 0xE0 ? 2 : text[0] < 0xF0 ? 3 : 4;
+    if (*bytes == 2)
+        return (text[0] & 0x1Fu) << 6 | (text[1] & 0x3Fu);
+    if (*bytes == 3)
+        return (text[0] & 0x0Fu) << 12 | (text[1] & 0x3Fu) << 6 | (text[2] & 0x3Fu);
+    return 0x10000;
+}
+
+static int is_wide_blank(uint32_t code)
+{
+    return code == 0x85 || code == 0xA0 || code == 0x1680 || (code >= 0x2000 && code <= 0x200A) ||
+           code == 0x2028 || code == 0x2029 || code == 0x202F || code == 0x205F || code == 0x3000;
+}
+
+static int is_ideograph(uint32_t code)
+{
+    return (code >= 0x3040 && code <= 0x30FF) || (code >= 0x3400 && code <= 0x4DBF) ||
+           (code >= 0x4E00 && code <= 0x9FFF) || (code >= 0xF900 && code <= 0xFAFF);
+}
+
+/* Words between white space, ideographs counting as white space; and how many of these there are. */
+int64_t count_words(const uint8_t *text, int64_t length, int64_t *ideographs)
+{
+    int64_t words = 0;
+    int bytes, is_in_word = 0;
+    *ideographs = 0;
+    for (int64_t at = 0; at < length; at += bytes) {
+        uint32_t code = text[at];
+        int is_blank;
+        bytes = 1;
+        if (code < 0x80)
+            is_blank = code == ' ' || (code >= 9 && code <= 13) || (code >= 0x1C && code <= 0x1F);
+        else {
+            code = wide_code(text + at, &bytes);
+            *ideographs += is_ideograph(code);
+            is_blank = is_wide_blank(code) || is_ideograph(code);
+        }
+        words += !is_blank && !is_in_word;
+        is_in_word = !is_blank;
+    }
+    return words;
+}
+
+/* Letters of a text, by kinds as marks.py has them; -1 if it has characters past 65,535. */
+int64_t count_letters(const uint8_t *text, int64_t length, const uint8_t *kinds)
+{
+    int64_t letters = 0;
+    int bytes;
+    for (int64_t at = 0; at < length; at += bytes) {
+        uint32_t code = text[at];
+        bytes = 1;
+        if (code >= 0x80)
+            code = wide_code(text + at, &bytes);
+        if (code > 0xFFFF)
+            return -1;
+        letters += kinds[code] >> 2 & 1;
+    }
+    return letters;
 }

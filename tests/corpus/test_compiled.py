@@ -9,7 +9,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from biomistral.corpus import compiled, documents, marks, pieces, sketches
+from biomistral.corpus import compiled, documents, marks, pieces, quality, sketches
 
 needs_compiler = pytest.mark.skipif(compiled.library() is None, reason="no C compiler")
 
@@ -123,3 +123,16 @@ def test_plain_characters_are_as_they_are_in_every_text() -> None:
         assert not documents._INVISIBLE.search(character)
         # No other letter is taken for a Latin one where case does not matter.
         assert character.isascii() or not re.fullmatch("[a-z]", character, re.IGNORECASE)
+
+
+@needs_compiler
+def test_words_and_letters_are_counted_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [*texts(), *(f"a{blank}b" for blank in map(chr, range(0x3100)) if blank.isspace())]
+    made += ["発熱のある患者。カタカナ text 豈 a", "٣ _x _ 4", "\ufb00\u2028"]
+    documents.count_words.cache_clear()
+    fast = [(documents.count_words(text), quality._count_letters(text)) for text in made]
+    documents.count_words.cache_clear()
+    for module in (documents, quality):
+        monkeypatch.setattr(module, "library", lambda: None)
+    assert fast == [(documents.count_words(text), quality._count_letters(text)) for text in made]
+    documents.count_words.cache_clear()
