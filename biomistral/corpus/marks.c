@@ -427,11 +427,12 @@ static uint8_t *tidy(Place at, Place end, uint8_t *out)
         Place blanks = at, stop = at;
         while (blanks < end && *blanks == ' ')
             blanks++;
-        while (stop < end && is_pause(*stop))
-            stop++;
+        if (!is_pause(before)) /* looked at once for each run of them */
+            while (stop < end && is_pause(*stop))
+                stop++;
         if (blanks > at && is_opening(before))
             at = blanks;
-        else if (stop > at && !is_pause(before) && stop < end && is_closing(*stop))
+        else if (stop > at && stop < end && is_closing(*stop))
             at = stop;
         else if (blanks > at && blanks < end && (*blanks == ',' || *blanks == '.') &&
                  (blanks + 1 == end || blanks[1] == ' '))
