@@ -120,9 +120,9 @@ def _article(
     rules = rules_for(keep)
     own, foreign = _abstracts(meta, language, rules)
     body = element.find("body")
-    body_text = reading.bodies.get(body) if body is not None else []
-    if body_text is None:
-        body_text = paragraphs_of(body, rules)
+    body_text: list[str] = []
+    if body is not None:
+        body_text = reading.bodies[body] if body in reading.bodies else paragraphs_of(body, rules)
     yield Document(
         id=id_,
         text="\n\n".join([*filter(None, (title, *own)), *body_text, *_back(element, keep)]),

@@ -130,8 +130,10 @@ def _names(loops: ctypes.CDLL) -> int:
     rows += [(name, _VALUES, kind, 0) for name, kind in values.items()]
     texts = b"".join(name.encode() + b"\0" for name, *_ in rows)
     _kept.append(texts)
-    columns = (bytes(row[place] for row in rows) for place in (1, 2, 3))
-    made = loops.names_new(texts, *columns, len(rows))
+    spaces, kinds, roles = (
+        bytes(column) for column in zip(*(row[1:] for row in rows), strict=True)
+    )
+    made = loops.names_new(texts, spaces, kinds, roles, len(rows))
     if not made:
         raise MemoryError
     return int(made)

@@ -54,7 +54,7 @@ class _Nothing:
 
 def _parser(target: _Nothing | None = None) -> etree.XMLParser:
     return etree.XMLParser(
-        target=target,
+        target=target,  # type: ignore[arg-type]  # the stubs want one that builds
         resolve_entities="internal",  # type: ignore[arg-type]  # the stubs are older
         load_dtd=False,
         no_network=True,
