@@ -114,7 +114,8 @@ def _worst_pairs(every: Sequence[Translation], rows: Sequence[TranslationQuality
     pairs = []
     for row in sorted(rows, key=_goodness)[:NUM_WORST]:
         each = by_key[row.task, row.language, row.split, row.question_id]
-        parts = [f"{row.num_kept} of {row.num_terms} terms kept", f"length {row.length_ratio:.2f}"]
+        kept = f"{row.num_kept} of {row.num_terms} terms kept" if row.num_terms else "no terms"
+        parts = [kept, f"length {row.length_ratio:.2f}"]
         if row.chrf is not None:
             parts.insert(0, f"chrF {row.chrf:.0f}")
         versions = _versions(each)

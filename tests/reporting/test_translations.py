@@ -58,6 +58,17 @@ def test_the_worst_come_first() -> None:
     assert [pair.title.split(", ")[1] for pair in pairs] == ["b", "c", "a"]
 
 
+def test_too_long_is_as_bad_as_too_short() -> None:
+    ratios = {"a": 0.5, "b": 3.0, "c": 1.1}
+    every = [replace(GOOD, question_id=name) for name in ratios]
+    rows = [replace(ROW, question_id=name, length_ratio=r) for name, r in ratios.items()]
+    rows[1] = replace(rows[1], num_terms=0, num_kept=0)
+    rows = [replace(row, num_kept=row.num_terms) for row in rows]
+    pairs = document_of(every, rows, TOTALS).sections[1].pairs
+    assert [pair.title.split(", ")[1] for pair in pairs] == ["b", "a", "c"]
+    assert ["no terms" in pair.note for pair in pairs] == [True, False, False]
+
+
 @pytest.mark.parametrize("every", [[GOOD], [GOOD, FAILED]])
 def test_the_page_is_one_file_and_escapes_texts(tmp_path, every) -> None:
     (tmp_path / "fr").mkdir()
