@@ -37,6 +37,15 @@ def test_case_punctuation_and_forms_do_not_count(text):
     assert Runs(3).of(text).tolist() == Runs(3).of("bark moss reed").tolist()
 
 
+def test_the_words_that_are_remembered_are_bounded_and_change_nothing(monkeypatch):
+    text = "bark moss reed fern bark moss reed"
+    expected = Runs(2).of(text).tolist()
+    monkeypatch.setattr("biomistral.ngrams._MOST_WORDS_KNOWN", 2)
+    runs = Runs(2)
+    assert runs.of(text).tolist() == expected
+    assert len(runs._numbers) <= 2
+
+
 def test_order_counts_and_a_shorter_text_has_no_run():
     runs = Runs(3)
     assert runs.of("bark moss reed") != runs.of("reed moss bark")

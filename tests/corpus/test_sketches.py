@@ -43,6 +43,12 @@ def test_similarity_estimates_the_share_of_runs_in_common(rate: float) -> None:
     assert max(map(abs, errors)) < 0.16
 
 
+def test_bytes_that_are_equal_by_chance_are_taken_off() -> None:
+    every = np.arange(256, dtype=np.uint8)
+    assert float(similarity(every, np.zeros(256, np.uint8))) == pytest.approx(0)
+    assert float(similarity(every, every)) == 1
+
+
 @pytest.mark.parametrize("count", [1, 4, 5, 6, 40, 300])
 def test_short_texts_are_like_themselves_and_like_no_other(count: int) -> None:
     own, other = (" ".join(words_of(count, seed)) for seed in (1, 2))

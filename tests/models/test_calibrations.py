@@ -29,6 +29,7 @@ def test_what_is_written_is_read(tmp_path):
         ({"fits": [{"group": "medical"}]}, "'tasks'"),
         ({"fits": 3}, "not iterable"),
         ({"fits": [{**dataclasses.asdict(FIT), "temperature": -1}]}, "temperature that is not"),
+        ({"fits": [{**dataclasses.asdict(FIT), "temperature": 0}]}, "temperature that is not"),
         ({"fits": [{**dataclasses.asdict(FIT), "slope": float("nan")}]}, "not finite"),
     ],
 )

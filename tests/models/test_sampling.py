@@ -98,6 +98,12 @@ def test_a_penalty_does_what_it_does_in_transformers():
     assert choice.token_id != int(logits.argmax())
 
 
+def test_a_penalty_makes_an_improbable_token_more_so():
+    logits = np.array([-1.0, -1.5], dtype=np.float32)
+    choice = Sampler(Sampling(repetition_penalty=2.0), [0]).choose(logits)
+    assert choice.token_id == 1
+
+
 def test_what_was_generated_is_penalized_too():
     logits = np.array([3.0, 2.9, 0.0], dtype=np.float32)
     sampler = Sampler(Sampling(repetition_penalty=2.0), [])

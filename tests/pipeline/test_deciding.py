@@ -30,4 +30,9 @@ def test_data_may_be_moved():
 def test_which_questions_are_asked_is_no_setting_of_the_answers():
     fields = set(EvaluateSettings.model_fields)
     assert fields > deciding.NOT_OF_ANSWERS
-    assert {"shots", "seeds", "template", "engine", "precision"}.isdisjoint(deciding.NOT_OF_ANSWERS)
+    # A new setting must be thought about: does a change of it make answers of another kind?
+    assert fields - deciding.NOT_OF_ANSWERS == {
+        *("batch_tokens", "engine", "example_language", "examples", "long_prompts"),
+        *("permutations", "precision", "prompt_language", "scoring", "seeds", "shots"),
+        *("template", "validation"),
+    }

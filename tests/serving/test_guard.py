@@ -69,6 +69,15 @@ def test_a_body_that_is_too_large_is_refused(locked) -> None:
     assert "2,000 bytes" in error["message"]
 
 
+def test_a_body_that_says_to_be_too_large_is_not_waited_for(locked, monkeypatch) -> None:
+    monkeypatch.setattr(guard, "_SECONDS_FOR_A_PART", 0.1)
+    head = (
+        f"POST {COMPLETE} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
+        "Content-Length: 3000\r\n\r\n{"
+    )
+    assert _raw(locked, head.encode()).startswith(b"HTTP/1.1 413 ")
+
+
 def test_a_large_body_that_does_not_say_its_length_is_refused(locked) -> None:
     part = b"400\r\n" + b"x" * 0x400 + b"\r\n"
     head = (

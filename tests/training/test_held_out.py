@@ -70,6 +70,21 @@ def test_a_batch_in_which_nothing_is_predicted_counts_for_nothing(model, tmp_pat
     assert math.isnan(held_out_loss(model, held_out, rows_per_batch=1).loss)
 
 
+def test_across_documents_a_first_token_counts_for_its_own_document(model, tmp_path):
+    """Where documents are joined, the first of one is predicted at the last of the one before."""
+    row = Row((np.arange(3, 8), np.arange(8, 15)), (0, 1))
+    write_rows(tmp_path, [], [row], sequence_length=12, vocabulary_size=300, eos_id=2)
+    pq.write_table(pa.table({"id": ["a", "b"], "language": ["en", "fr"]}), tmp_path / DOCUMENTS)
+    rows = PackedRows(tmp_path, "held_out")
+    found = held_out_loss(model, rows, rows_per_batch=1, cross_document=True)
+    ids = torch.arange(3, 15)
+    with torch.no_grad():
+        logs = model(ids[None], use_cache=False).logits[0].log_softmax(-1)
+    nats = -logs[:-1].gather(1, ids[1:, None]).flatten()  # of tokens 1 to 11
+    expected = {"en": float(nats[:4].mean()), "fr": float(nats[4:].mean())}
+    assert found.by_language == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.parametrize("blocked", [False, True])
 def test_each_language_has_the_loss_of_its_documents_and_they_add_up(blocked, make_model, tmp_path):
     model = load_model(make_model(0), precision="float32", device=torch.device("cpu"))

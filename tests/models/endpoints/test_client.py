@@ -71,7 +71,7 @@ def test_nobody_there_is_an_error(serve) -> None:
         _ask(server)
 
 
-@pytest.mark.parametrize("status", [400, 404, 422])
+@pytest.mark.parametrize("status", [400, 404, 422, 501, 505])
 def test_what_is_final_is_not_tried_again(serve, status) -> None:
     server = serve(lambda path, body: (status, {}, {"error": "unknown model"}))
     with pytest.raises(Refused, match=f"status {status}: .*unknown model"):
