@@ -55,15 +55,26 @@ class PackedLinear:
     layout: Layout = "gemm"
     group_size: int | None = None  # gemv cannot do without: its scales are padded
 
+    @property
+    def num_inputs(self) -> int:
+        """K."""
+        rows, words = self.qweight.shape
+        return rows if self.layout == "gemm" else words * PER_INT32
+
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
         """Levels uint8 (N, K), zero points uint8 (N, G), scales float16 (N, G)."""
+        gemm = self.layout == "gemm"
+        levels = unpack(self.qweight).T if gemm else unpack(self.qweight, PLAIN_ORDER)
+        return levels, *self.zeros_and_scales()
+
+    def zeros_and_scales(self) -> tuple[Tensor, Tensor]:
+        """Zero points uint8 (N, G), scales float16 (N, G)."""
         if self.layout == "gemm":
-            return unpack(self.qweight).T, unpack(self.qzeros).T, self.scales.T
-        levels = unpack(self.qweight, PLAIN_ORDER)
+            return unpack(self.qzeros).T, self.scales.T
         assert self.group_size, "gemv needs its group size"
-        num_groups = levels.shape[1] // self.group_size
+        num_groups = self.num_inputs // self.group_size
         zeros = unpack(self.qzeros, PLAIN_ORDER)[:, :num_groups]
-        return levels, zeros, self.scales[:, :num_groups]
+        return zeros, self.scales[:, :num_groups]
 
     def weight(self) -> Tensor:
         """Compute the plain weight again, in float32, as a linear layer has it.  # (N, K)."""

@@ -90,6 +90,10 @@ class Checkpoint:
             self._files = MappedFiles()
         return self._files.read(self.tensors[name])
 
+    def forget_pages(self) -> None:
+        """Let go of the files: what is read from now on is mapped anew, what is in use stays."""
+        self._files = None
+
     def embedding_rows(self) -> int | None:
         """Rows of the input embedding, or None if no tensor has the name of one."""
         for name, tensor in self.tensors.items():

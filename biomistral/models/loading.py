@@ -246,6 +246,7 @@ def _set_precision(model: Any, dtype: torch.dtype) -> None:
 
 def num_weights(model: Any) -> int:
     """Numbers that a model's weights stand for, however few bits each has."""
+    from biomistral.models.four_bit import StoredEmbedding
     from biomistral.models.hybrid import HybridLinear
 
     layers = [module for module in model.modules() if isinstance(module, HybridLinear)]
@@ -255,7 +256,8 @@ def num_weights(model: Any) -> int:
         state.shape.numel() if (state := getattr(each, "quant_state", None)) else each.numel()
         for each in model.parameters()
     )
-    return packed + plain
+    mapped: int = sum(m.weight.numel() for m in model.modules() if isinstance(m, StoredEmbedding))
+    return packed + plain + mapped
 
 
 def _first_line(error: Exception) -> str:

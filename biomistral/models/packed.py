@@ -137,11 +137,10 @@ class _Decoder:
         self._scaling: float = first.scaling
         num_heads = self._config.num_key_value_heads
         self._num_sharing: int = self._config.num_attention_heads // num_heads
-        embedding = self._decoder.embed_tokens.weight
-        self._dtype = embedding.dtype
+        norm = self._decoder.norm.weight  # the embedding may be stored in another type
+        self._dtype = norm.dtype
         self._path = [
-            embedding.new_empty(2, num_heads, capacity, self._head_width)
-            for _ in self._decoder.layers
+            norm.new_empty(2, num_heads, capacity, self._head_width) for _ in self._decoder.layers
         ]
         self._has_units = attention.is_available(self._path[0])
 

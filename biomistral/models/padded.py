@@ -149,7 +149,7 @@ def _hidden(model: Any, batch: _Batch, prefix: Cache | None, shared: int) -> Ten
     device = model.device
     mask = None
     if prefix is not None or batch.branches is not None:
-        dtype = model.get_input_embeddings().weight.dtype
+        dtype = model.dtype
         mask = _mask(batch, shared, _window(model.config, batch), dtype).to(device)
     hidden: Tensor = model.get_decoder()(
         input_ids=batch.tokens.to(device),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,10 +16,10 @@ from biomistral.errors import ModelError
 from biomistral.models import hybrid
 from biomistral.models.awq import awq_config, load_awq_model, pack_linear
 from biomistral.models.continuations import TextEncoder
-from biomistral.models.four_bit import load_four_bit_model
+from biomistral.models.four_bit import StoredEmbedding, load_four_bit_model
 from biomistral.models.generating import Engine, Sampling
 from biomistral.models.hybrid import HybridLinear, is_available
-from biomistral.models.loading import load_model, load_tokenizer
+from biomistral.models.loading import load_model, load_tokenizer, num_weights
 from biomistral.models.scoring import score_requests
 from biomistral.records import Request
 
@@ -103,6 +106,36 @@ def test_its_layers_take_little_more_than_a_quarter_of_the_memory(checkpoint):
         bytes_of(load(checkpoint).model.layers) for load in (load_four_bit_model, load_awq_model)
     )
     assert few < 0.32 * plain
+
+
+def test_the_embedding_stays_in_its_file_and_gives_the_same_rows(checkpoint):
+    model = load_four_bit_model(checkpoint)
+    embedding, stored = model.get_input_embeddings(), load_file(checkpoint / "model.safetensors")
+    assert isinstance(embedding, StoredEmbedding)
+    expected = stored["model.embed_tokens.weight"]
+    ids = torch.tensor([[3, 5], [0, len(expected) - 1]])
+    assert torch.equal(embedding(ids), expected.bfloat16()[ids])
+    assert model.dtype == torch.bfloat16
+    assert num_weights(model) == num_weights(load_awq_model(checkpoint))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/maps")
+def test_of_the_file_nothing_but_the_embedding_is_in_memory_after_loading(checkpoint):
+    model = load_four_bit_model(checkpoint)
+    maps = Path("/proc/self/maps").read_text()
+    assert maps.count(str(checkpoint / "model.safetensors")) == 1
+    del model
+    gc.collect()
+    assert str(checkpoint / "model.safetensors") not in Path("/proc/self/maps").read_text()
+
+
+def test_an_embedding_that_the_head_shares_is_in_bfloat16(checkpoint, tmp_path):
+    folder = changed(checkpoint, tmp_path / "tied", lambda tensors: tensors.pop("lm_head.weight"))
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tie_word_embeddings": True}))
+    model = load_four_bit_model(folder)
+    assert model.get_input_embeddings().weight.dtype == torch.bfloat16
+    assert model.lm_head.weight is model.get_input_embeddings().weight
 
 
 def test_scores_are_the_same_bits_in_any_batch(checkpoint):

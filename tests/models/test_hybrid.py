@@ -137,3 +137,15 @@ def test_a_pytorch_without_the_kernel_is_no_error(monkeypatch):
     finally:
         monkeypatch.undo()
         hybrid.block_width.cache_clear()
+
+
+@needs_kernel
+@pytest.mark.parametrize("shape", [(64, 64), (192, 128)])
+def test_the_gemm_layout_is_put_in_the_order_that_the_kernel_makes_itself(shape):
+    outputs, inputs = shape
+    levels = torch.randint(16, shape, generator=torch.Generator().manual_seed(2), dtype=torch.int32)
+    zeros = torch.zeros(outputs, inputs // 32, dtype=torch.uint8)
+    parts = pack_linear(levels.to(torch.uint8), zeros, torch.ones(zeros.shape))
+    layer = hybrid.hybrid_of(PackedLinear(**parts))
+    expected = torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels, 1)
+    assert torch.equal(layer.levels.view(-1), expected.view(-1))
