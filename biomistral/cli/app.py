@@ -21,6 +21,7 @@ from biomistral.cli.corpus_commands import corpus_app
 from biomistral.cli.evaluate_commands import evaluate_app
 from biomistral.cli.export_commands import export_app
 from biomistral.cli.groups import RunByDefault
+from biomistral.cli.reporting import report
 from biomistral.cli.serving import serve
 from biomistral.cli.translating import app as translate_app
 from biomistral.errors import BiomistralError
@@ -71,6 +72,7 @@ app.add_typer(evaluate_app)
 app.add_typer(translate_app)
 app.add_typer(export_app)
 generate_commands.add_to(app)
+app.command()(report)
 app.command()(serve)
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]

@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from biomistral.reporting.run_report import report
+    from biomistral.reporting.run_report import report, report_runs
 
-__all__ = ["report"]
+__all__ = ["report", "report_runs"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "report":
+    if name in __all__:
         import importlib
 
-        return importlib.import_module("biomistral.reporting.run_report").report
+        return getattr(importlib.import_module("biomistral.reporting.run_report"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

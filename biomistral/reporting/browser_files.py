@@ -26,6 +26,7 @@ from biomistral.reporting.browser import (
     may_show,
     part_script,
 )
+from biomistral.reporting.joining import contradiction
 from biomistral.reporting.render import render_browser
 
 PAGE = "questions.html"
@@ -33,13 +34,15 @@ DATA = "questions"
 
 _KEY = ("language", "task", "id")
 _TEXTS = ("stem", "choices", "context")
+_NONE = np.zeros(0, dtype=np.int64)
+_NOTHING = Board((), (), _NONE, _NONE, _NONE, _NONE, (), (), {})
 
 
 def write_browser(
     folder: Path,
     *,
     title: str,
-    questions: Path,
+    questions: Sequence[Path],
     predictions: Mapping[str, Path],
     tasks: Sequence[Task],
     languages: Sequence[str],
@@ -62,19 +65,24 @@ def write_browser(
 
 
 def read_board(
-    questions: Path,
+    questions: Sequence[Path],
     predictions: Mapping[str, Path],
     tasks: Sequence[Task],
     languages: Sequence[str],
     texts: Texts = "open",
 ) -> Board:
-    """Read the test questions that were answered, and the answers of all models to them."""
+    """Read the test questions that were answered, and the answers of all models to them.
+
+    ``questions`` are folders of them, those of several runs without a contradiction.
+    """
     found = {
         model: _read(path / "predictions.parquet", ["language", "task", "question_id", "shots",
                                                     "scoring", "logprobs"])
         for model, path in predictions.items()
     }  # fmt: skip
-    table = _answered(_test_questions(questions / "questions.parquet"), found)
+    if not questions or not predictions:
+        return _NOTHING
+    table = _answered(_united([_test_questions(path) for path in questions]), found)
     table = _in_order(table, tasks, languages)
     keys, gold = _keys(table, _KEY), table["gold"].to_numpy()
     tracks = {
@@ -102,8 +110,42 @@ def _text(row: dict[str, Any]) -> dict[str, Any]:
     return row if row["context"] else {"stem": row["stem"], "choices": row["choices"]}
 
 
-def _test_questions(path: Path) -> pa.Table:
-    table = _read(path, [*_KEY, "split", "gold", *_TEXTS])
+def check_questions(runs: Mapping[str, Path]) -> None:
+    """Raise ``InputError`` if two runs have other questions under the name of one task and language.
+
+    Their numbers would stand side by side and be of different things.
+    """
+    seen: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
+    for run, folder in runs.items():
+        for (task, language), own in _by_task(_test_questions(folder)).items():
+            other, questions = seen.setdefault((task, language), (run, own))
+            if questions != own and (why := contradiction(questions, own)):
+                raise InputError(
+                    f"runs {other} and {run}: have other questions of {task} ({language}): {why}; their "
+                    "numbers cannot stand side by side; report them apart, or evaluate on the same "
+                    "questions (evaluate.limit, benchmark.data)"
+                )
+
+
+def _by_task(table: pa.Table) -> dict[tuple[str, str], dict[str, Any]]:
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in table.to_pylist():
+        content = (row["stem"], tuple(row["choices"]), row["context"], row["gold"])
+        found.setdefault((row["task"], row["language"]), {})[row["id"]] = content
+    return found
+
+
+def _united(tables: Sequence[pa.Table]) -> pa.Table:
+    """Questions of several runs, each once."""
+    united = tables[0]
+    for table in tables[1:]:
+        known = pc.is_in(_keys(table, _KEY), _keys(united, _KEY))
+        united = pa.concat_tables([united, table.filter(pc.invert(known))])
+    return united.combine_chunks()
+
+
+def _test_questions(folder: Path) -> pa.Table:
+    table = _read(folder / "questions.parquet", [*_KEY, "split", "gold", *_TEXTS])
     return table.filter(pc.equal(table["split"], "test")).drop_columns(["split"])
 
 
@@ -111,8 +153,6 @@ def _answered(questions: pa.Table, predictions: Mapping[str, pa.Table]) -> pa.Ta
     """Keep the questions that any model was asked."""
     names = ("language", "task", "question_id")
     asked = [_keys(table, names).unique() for table in predictions.values()]
-    if not asked:
-        return questions.slice(0, 0)
     return questions.filter(pc.is_in(_keys(questions, _KEY), pa.concat_arrays(asked)))
 
 

@@ -105,12 +105,14 @@ class Material:
     samples: Sequence[Sample] = ()
     overlaps: Mapping[str, Sequence[TaskOverlap]] = field(default_factory=dict)  # by corpus
     distances: Mapping[str, Sequence[LayerDistance]] = field(default_factory=dict)  # by model
+    runs: Table | None = None  # where there are several
 
 
 def compose(title: str, material: Material) -> Document:
     """Arrange the material into a document."""
     results = material.results
     sections = [
+        Section("runs", "Runs", tables=[material.runs] if material.runs else []),
         _medical(results),
         _by_task(results),
         tuning_section(results, material.models),
@@ -166,13 +168,14 @@ def _facts(results: Results) -> dict[str, str]:
         for code in results.languages
     ]
     seeds = max((score.num_seeds for score in results.scores.values()), default=0)
-    return {
-        "models": f"{len(evaluated):,}",
-        "tasks": f"{len(results.tasks):,}",
-        "languages": f"{len(results.languages):,}",
-        "questions": f"{sum(answered):,}",
-        "seeds": f"{seeds:,}",
+    numbers = {
+        "models": len(evaluated),
+        "tasks": len(results.tasks),
+        "languages": len(results.languages),
+        "questions": sum(answered),
+        "seeds": seeds,
     }
+    return {label: f"{number:,}" for label, number in numbers.items() if number}  # absent is not 0
 
 
 def _medical(results: Results) -> Section:

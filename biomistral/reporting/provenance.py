@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import PurePath
 from typing import Any
 
@@ -19,7 +20,7 @@ from biomistral.reporting.run_tables import Artefact
 from biomistral.reporting.tables import Row, Table, slug
 
 KINDS = {"corpus": "tokens"}  # roles that have another name as folders of a run
-# For each section: kinds whose names stand in a row, and single artefacts that all rows are of.
+# For each section: kinds whose names stand in a row, and what all rows are of (kind/name, kind/*).
 _SCORED = ("predictions", "scores/scores")
 SOURCES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("accuracy", "tuning", "groups", "languages", "comparisons"), _SCORED),
@@ -29,7 +30,7 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
     "training": ("adapter", "model"),
     "corpora": ("tokens", "overlap"),
     "distances": ("distances", "model"),
-    "translations": ("translations", "scores"),
+    "translations": ("translations/*", "scores/translations-*"),
     "benchmark": ("questions/benchmark",),
     "provenance": (
         *(
@@ -46,14 +47,16 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
     ),
     "published": (),  # measured by others: the note names the source
 }
-_UNKNOWN = ("model", *_SCORED)  # a section that nobody entered here
+_UNKNOWN = ("model", "predictions")  # of a section that nobody entered here, what rows name
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
     """What is told of one artefact, and where on the page."""
 
-    key: str  # kind/name, as the folder in a run is called
+    key: str  # kind/name, as the folder in a run is called; with the run before it if several
+    path: str  # kind/name
+    run: str
     anchor: str
     role: str
     name: str
@@ -84,10 +87,14 @@ def made_of(artefacts: Sequence[Artefact]) -> list[Made]:
 
 
 def key_of(artefact: Artefact) -> str:
-    """``kind/name``: the folder of an artefact in a run."""
-    names = {"questions": "benchmark"} if artefact.role == "questions" else {}
+    """Name an artefact by its folder in its run, and by the run if there are several."""
+    return f"{artefact.run}: {_path(artefact)}" if artefact.run else _path(artefact)
+
+
+def _path(artefact: Artefact) -> str:
+    name = artefact.own_name or artefact.name
     kind = KINDS.get(artefact.role, artefact.role)
-    return f"{kind}/{names.get(artefact.name, artefact.name)}"
+    return f"{kind}/{'benchmark' if artefact.role == 'questions' else name}"
 
 
 def sources_of(section: str, table: Table, row: Row, made: Sequence[Made]) -> list[Made]:
@@ -98,10 +105,16 @@ def sources_of(section: str, table: Table, row: Row, made: Sequence[Made]) -> li
     tied = [
         each
         for each in made
-        if each.key.split("/")[0] in kinds
+        if each.path.split("/")[0] in kinds
         and (each.name in names or _in_heads(section, table, each, heads))
     ]
-    return [*tied, *(each for each in made if each.key in kinds and each not in tied)]
+    runs = {each.run for each in tied} or {each.run for each in made}
+    whole = [
+        each
+        for each in made
+        if each.run in runs and any(fnmatchcase(each.path, kind) for kind in kinds)
+    ]
+    return [*tied, *(each for each in whole if each not in tied)]
 
 
 def questions_behind(score: Score | None) -> str:
@@ -132,6 +145,8 @@ def _made(
     is_of_run = artefact.role != "translations"  # which are given to it
     return Made(
         key=key,
+        path=_path(artefact),
+        run=artefact.run,
         anchor=anchors[key],
         role=artefact.role,
         name=artefact.name,
@@ -139,7 +154,9 @@ def _made(
         content=str(manifest.get("content_sha256") or ""),
         step_version=str(manifest.get("step_version", "")),
         commit=str(manifest.get("commit") or ""),
-        command=f"biomistral run recipe.yaml --only {key}" if manifest and is_of_run else "",
+        command=f"biomistral run recipe.yaml --only {_path(artefact)}"
+        if manifest and is_of_run
+        else "",
         place=artefact.place,
         inputs={
             str(label): anchors.get(known.get(fingerprint, ""), str(fingerprint)[:12])

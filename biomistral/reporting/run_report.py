@@ -10,9 +10,9 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from biomistral import artifacts
 from biomistral.artifacts import Origin
@@ -31,9 +31,11 @@ from biomistral.records import (
     read_records,
 )
 from biomistral.reporting.browser import Texts, may_show
-from biomistral.reporting.browser_files import PAGE, write_browser
+from biomistral.reporting.browser_files import PAGE, check_questions, write_browser
 from biomistral.reporting.charts import Chart, pdf_file, svg_file
 from biomistral.reporting.document import Document, Material, compose
+from biomistral.reporting.inputs import Inputs, inputs_of_run, named_runs
+from biomistral.reporting.joining import Names, join, shown_names
 from biomistral.reporting.render import (
     render_html,
     render_latex,
@@ -52,42 +54,6 @@ TRAINING_LOG = "training_log.jsonl"
 COSTS = "costs.volatile.json"
 THROUGHPUT = "throughput.volatile.json"
 FIGURES = "figures"  # folder beside the page
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """The folders a report is made from."""
-
-    scores: Path
-    questions: Path
-    models: Mapping[str, Path]
-    corpora: Mapping[str, Path]
-    predictions: Mapping[str, Path]
-    overlaps: Mapping[str, Path]
-    adapters: Mapping[str, Path]
-    distances: Mapping[str, Path]
-    translations: Mapping[str, tuple[Path, Path]]  # and what was measured of them
-    costs: Path | None = None
-
-    def labelled(self) -> Iterator[tuple[str, str, Path]]:
-        """Role, name and folder of each input."""
-        yield from (("corpus", name, path) for name, path in self.corpora.items())
-        yield from (("model", name, path) for name, path in self.models.items())
-        yield from (("adapter", name, path) for name, path in self.adapters.items())
-        yield "questions", "questions", self.questions
-        yield from (("overlap", name, path) for name, path in self.overlaps.items())
-        yield from (("distances", name, path) for name, path in self.distances.items())
-        for name, (translations, quality) in self.translations.items():
-            yield "translations", name, translations
-            own = f"translations-{name}"  # measured by the run itself
-            if quality.name == own:
-                yield "scores", own, quality
-            else:
-                yield "translations", f"{name} quality", quality
-        yield from (("predictions", name, path) for name, path in self.predictions.items())
-        yield "scores", "scores", self.scores
-        if self.costs is not None:
-            yield "scores", "cost", self.costs
 
 
 def report(
@@ -115,33 +81,58 @@ def report(
     what was found of the questions in each corpus, ``costs`` a folder of measured costs.
     ``adapters`` are those that were merged into models of the same names, or stand alone: their
     training is shown. ``distances`` are folders of how far models are from those they were made
-    from, ``translations`` folders of translated questions, each with one of its measured quality. ``texts`` says of which questions the texts are shown: those under a licence
+    from, ``translations`` folders of translated questions, each with one of its measured quality.
+    ``texts`` says of which questions the texts are shown: those under a licence
     that lets anybody pass them on, all, or none.
 
-    Makes ``index.html``, ``questions.html`` with its data in ``questions/*.js``, ``report.md``, ``report.tex``, ``tables/*.csv``, ``figures/*.svg`` and
-    ``*.pdf``, and ``cards/*.md``.
+    Makes ``index.html``, ``questions.html`` with its data in ``questions/*.js``, ``report.md``,
+    ``report.tex``, ``tables/*.csv``, ``figures/*.svg`` and ``*.pdf``, and ``cards/*.md``.
     Raises ``InputError`` if scores or questions cannot be read.
     """
-    inputs = _Inputs(
-        scores,
-        questions,
-        models,
-        corpora,
-        predictions,
-        overlaps or {},
-        adapters or {},
-        distances or {},
-        translations or {},
-        costs,
+    inputs = Inputs(
+        scores=scores,
+        questions=questions,
+        models=models,
+        corpora=corpora,
+        predictions=predictions,
+        overlaps=overlaps or {},
+        adapters=adapters or {},
+        distances=distances or {},
+        translations=translations or {},
+        costs=costs,
     )
-    origin = origin or _origin(out, {"title": title, "texts": texts}, inputs)
-    material = _read(inputs, texts, out)
+    return _make(out, title, {"": inputs}, texts, origin)
+
+
+def report_runs(
+    out: Path, runs: Sequence[Path], *, title: str | None = None, texts: Texts = "open"
+) -> Path:
+    """Write one report of one or several runs to ``out`` and return it.
+
+    What a run lacks is left out; what two runs share is shown once, and names that stand for
+    different things have the run behind them. Raises ``InputError`` if a folder is no run, or if two
+    runs put different questions under the same name.
+    """
+    named = named_runs(runs)
+    inputs = {name: inputs_of_run(run) for name, run in named.items()}
+    check_questions({name: i.questions for name, i in inputs.items() if i.questions})
+    return _make(out, title or " and ".join(named), inputs, texts, None)
+
+
+def _make(
+    out: Path, title: str, runs: Mapping[str, Inputs], texts: Texts, origin: Origin | None
+) -> Path:
+    names = shown_names({run: _identities(inputs) for run, inputs in runs.items()})
+    material = join({run: _read(inputs, texts, out) for run, inputs in runs.items()}, names)
+    predictions = _by_shown_name(runs, names, "predictions")
+    models = _by_shown_name(runs, names, "models")
     document = compose(title, material)
+    origin = origin or _origin(out, {"title": title, "texts": texts}, runs)
     with artifacts.create(out, origin) as draft:
         num_questions = write_browser(
             draft.folder,
             title=title,
-            questions=questions,
+            questions=[i.questions for i in runs.values() if i.questions],
             predictions=predictions,
             tasks=material.results.tasks,
             languages=material.results.languages,
@@ -153,7 +144,8 @@ def report(
         _write_text(draft.folder / "report.tex", render_latex(document))
         _write_tables(draft.folder / "tables", document, material.results)
         _write_figures(draft.folder / FIGURES, document.charts)
-        _write_translations(draft.folder, inputs.translations, material, texts)
+        for inputs in runs.values():
+            _write_translations(draft.folder, inputs.translations, material, texts)
         _write_cards(draft.folder / "cards", models, material.results)
         if material.costs:
             draft.not_deterministic = "shows times that were measured"
@@ -164,28 +156,49 @@ def report(
     return out
 
 
-def _origin(out: Path, settings: Mapping[str, str], inputs: _Inputs) -> Origin:
+def _identities(inputs: Inputs) -> dict[str, dict[str, str]]:
+    """For each name in a run, the kinds and fingerprints of the artefacts that have it."""
+    found: dict[str, dict[str, str]] = {}
+    for role, name, folder in inputs.labelled():
+        if role not in {"questions", "scores"}:
+            manifest = artifacts.read_manifest(folder) or {}
+            found.setdefault(name, {})[role] = str(manifest.get("fingerprint", folder))
+    return found
+
+
+def _by_shown_name(
+    runs: Mapping[str, Inputs], names: Mapping[str, Names], kind: Literal["predictions", "models"]
+) -> dict[str, Path]:
+    """Folders of one kind by the names of the report; of what runs share, those of the first."""
+    found: dict[str, Path] = {}
+    for run, inputs in runs.items():
+        for name, folder in getattr(inputs, kind).items():
+            found.setdefault(names[run][name], folder)
+    return found
+
+
+def _origin(out: Path, settings: Mapping[str, str], runs: Mapping[str, Inputs]) -> Origin:
     fingerprints = {
-        f"{role}: {name}": artifacts.fingerprint_of_files([path])
+        f"{run}: {role}: {name}".removeprefix(": "): artifacts.fingerprint_of_files([path])
+        for run, inputs in runs.items()
         for role, name, path in inputs.labelled()
         if path.exists()
     }
     return Origin("report", out.name, settings, fingerprints)
 
 
-def _read(inputs: _Inputs, texts: Texts, out: Path) -> Material:
+def _read(inputs: Inputs, texts: Texts, out: Path) -> Material:
     found = [_artefact(*labelled, out) for labelled in inputs.labelled()]
     order = [*inputs.predictions, *inputs.models]
-    tasks = list(read_records(inputs.questions / "tasks.parquet", Task))
-    results = index_results(
-        read_records(inputs.scores / "scores.parquet", Score), tasks, list(dict.fromkeys(order))
-    )
+    tasks = _records(inputs.questions, "tasks.parquet", Task)
+    scores = _records(inputs.scores, "scores.parquet", Score)
+    results = index_results(scores, tasks, list(dict.fromkeys(order)))
     return Material(
         results=results,
-        reliability=_if_there(inputs.scores / "reliability.parquet", ReliabilityBin),
-        coverage=_if_there(inputs.scores / "coverage.parquet", CoveragePoint),
-        comparisons=_if_there(inputs.scores / "comparisons.parquet", Comparison),
-        gaps=_if_there(inputs.scores / "languages.parquet", LanguageGap),
+        reliability=_if_there(inputs.scores, "reliability.parquet", ReliabilityBin),
+        coverage=_if_there(inputs.scores, "coverage.parquet", CoveragePoint),
+        comparisons=_if_there(inputs.scores, "comparisons.parquet", Comparison),
+        gaps=_if_there(inputs.scores, "languages.parquet", LanguageGap),
         models=[a for a in found if a.role == "model"],
         corpora=[a for a in found if a.role == "corpus"],
         others=[a for a in found if a.role not in {"model", "corpus"}],
@@ -198,9 +211,11 @@ def _read(inputs: _Inputs, texts: Texts, out: Path) -> Material:
             inputs.predictions,
             results,
             [t for t in tasks if may_show(t.licence, texts)],
-        ),
+        )
+        if inputs.questions
+        else [],
         overlaps={
-            name: _if_there(folder / "overlap.parquet", TaskOverlap)
+            name: _if_there(folder, "overlap.parquet", TaskOverlap)
             for name, folder in inputs.overlaps.items()
         },
         translations={name: read_totals(q) for name, (_, q) in inputs.translations.items()},
@@ -209,7 +224,7 @@ def _read(inputs: _Inputs, texts: Texts, out: Path) -> Material:
             for name, stem in unique_names(list(inputs.translations)).items()
         },
         distances={
-            name: _if_there(folder / "distances.parquet", LayerDistance)
+            name: _if_there(folder, "distances.parquet", LayerDistance)
             for name, folder in inputs.distances.items()
         },
     )
@@ -226,8 +241,12 @@ def _costs(folder: Path | None) -> list[Any]:
     return costs if isinstance(costs, list) else []
 
 
-def _if_there(path: Path, kind: type[Record]) -> list[Record]:
-    return list(read_records(path, kind)) if path.exists() else []
+def _records(folder: Path | None, name: str, kind: type[Record]) -> list[Record]:
+    return list(read_records(folder / name, kind)) if folder else []
+
+
+def _if_there(folder: Path | None, name: str, kind: type[Record]) -> list[Record]:
+    return _records(folder if folder and (folder / name).exists() else None, name, kind)
 
 
 def _artefact(role: str, name: str, folder: Path, out: Path) -> Artefact:

@@ -34,6 +34,8 @@ class Artefact:
     manifest: Mapping[str, Any] | None
     num_bytes: int | None  # without manifest and timings; None if the folder is not there
     place: str = ""  # of its folder as seen from the report; empty outside of the same run
+    run: str = ""  # that it is of, where there are several
+    own_name: str = ""  # in that run
 
     @property
     def counts(self) -> Mapping[str, Any]:

@@ -54,7 +54,7 @@ def run(tmp_path_factory) -> dict:
         predictions[model].mkdir()
         write_records(predictions[model] / "predictions.parquet", found, Prediction)
     return {
-        "questions": root / "questions",
+        "questions": [root / "questions"],
         "predictions": predictions,
         "tasks": TASKS,
         "languages": ["en", "ar"],
@@ -70,7 +70,7 @@ def site(run, tmp_path_factory) -> Path:
 
 def test_accuracies_of_the_browser_are_those_of_the_scores(run, tmp_path: Path) -> None:
     board = read_board(**run)
-    made = score(run["predictions"], run["questions"], tmp_path / "scores", seed=1, ensembles=[])
+    made = score(run["predictions"], run["questions"][0], tmp_path / "scores", seed=1, ensembles=[])
     found = [
         s
         for s in read_records(made / "scores.parquet", Score)

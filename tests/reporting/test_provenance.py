@@ -32,6 +32,8 @@ ARTEFACTS = [
     artefact("overlap", "pmc"),
     artefact("predictions", "base", {"model/base": "model-base".ljust(64, "0"), "files/x": "f" * 64}),
     artefact("predictions", "tuned"),
+    artefact("translations", "set"),
+    artefact("translations", "set quality"),
     artefact("scores", "scores"),
     artefact("scores", "cost"),
 ]  # fmt: skip
@@ -50,7 +52,8 @@ def keys(section: str, row: Row, *, id_: str = "t", heads: tuple[str, ...] = ("H
         ("training", ["model/base"]),
         ("benchmark", ["questions/benchmark"]),
         ("published", []),
-        ("a new section", ["model/base", "predictions/base", "scores/scores"]),
+        ("a new section", ["model/base", "predictions/base"]),
+        ("translations", ["translations/set", "translations/set quality"]),
     ],
 )
 def test_a_row_is_of_the_artefacts_that_its_section_reads(section, expected) -> None:
