@@ -66,6 +66,8 @@ def find_overlap(
     check_rows_fit(by_split["train"], load_tokenizer(tokenizer), by_split["train"].vocabulary_size)
     parts = [part for split, rows in by_split.items() for part in _parts(split, rows)]
     num_rows = sum(map(len, by_split.values()))
+    is_small = num_rows * by_split["train"].sequence_length <= 2 * _PART_TOKENS
+    num_workers = 1 if is_small else workers or num_processors()
     with artifacts.create(out, origin) as draft:
         known = draft.work / "runs.parquet"
         write_runs(known, [all_of(wanted)], WIDTH)
@@ -73,7 +75,7 @@ def find_overlap(
         seen: list[Hashes] = [np.empty(0, dtype=np.uint64)]
         done = 0
         progress(0, num_rows, "rows searched for test questions")
-        for index, found in run_all(work, parts, workers or num_processors()):
+        for index, found in run_all(work, parts, num_workers):
             seen.append(found)
             done += parts[index].stop - parts[index].start
             progress(done, num_rows, "rows searched for test questions")

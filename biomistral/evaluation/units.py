@@ -111,32 +111,45 @@ class Store:
     def outdated(self, units: Iterable[Unit]) -> dict[str, list[Unit]]:
         """Units of which answers of the same model are kept, but not to be used; by why not.
 
-        Answers of files that do not say of which model they are count, too.
+        Answers are to the same where the first question of a file is among those asked: a task's
+        validation questions are others. Files that do not say of which model they are count, too.
         """
         missing = [unit for unit in units if not self.has(unit)]
         kept = self._made_from() if missing else {}
         found: dict[str, list[Unit]] = {}
         for unit in missing:
             first = unit.requests[0]
-            there = kept.get(tuple(str(getattr(first, name)) for name in _PLACE), [])
+            ids = {request.question_id for request in unit.requests}
+            there = [
+                made_from
+                for question_id, made_from in kept.get(
+                    tuple(str(getattr(first, name)) for name in _PLACE), []
+                )
+                if question_id in ids
+            ]
             if why := _why_not(unit.made_from, there):
                 found.setdefault(why, []).append(unit)
         return found
 
-    def _made_from(self) -> dict[tuple[str, ...], list[dict[str, Any]]]:
-        """What the files there were made from, {} where they do not say, by task and the rest."""
-        found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    def _made_from(self) -> dict[tuple[str, ...], list[tuple[str, dict[str, Any]]]]:
+        """First question of the files there and what they were made from, by task and the rest.
+
+        That is {} where a file does not say.
+        """
+        found: dict[tuple[str, ...], list[tuple[str, dict[str, Any]]]] = {}
         for path in sorted(self.folder.glob("*.parquet")):
             try:
                 with pq.ParquetFile(path) as file:
                     made_from = json.loads(
                         (file.schema_arrow.metadata or {}).get(_MADE_FROM, b"{}")
                     )
-                    row = next(file.iter_batches(1, columns=list(_PLACE))).to_pylist()[0]
+                    row = next(file.iter_batches(1, columns=["question_id", *_PLACE])).to_pylist()[
+                        0
+                    ]
             except (OSError, ValueError, StopIteration, IndexError, pa.ArrowException):
                 continue  # whoever reads it removes it
             place = tuple(str(row[name]) for name in _PLACE)
-            found.setdefault(place, []).append(made_from)
+            found.setdefault(place, []).append((row["question_id"], made_from))
         return found
 
     def begin(self, unit: Unit) -> Unfinished:

@@ -91,6 +91,6 @@ def test_rows_of_another_tokenizer_are_refused(questions, make_rows, tiny_model,
 
 
 def test_without_questions_nothing_is_made(make_rows, tiny_model, tmp_path):
-    with pytest.raises(InputError, match=r"questions\.parquet: cannot be read"):
+    with pytest.raises(InputError, match=r"questions\.parquet: there is no such file"):
         find_overlap(tmp_path, make_rows([LONG]), tiny_model, tmp_path / "out", origin=ORIGIN)
     assert not (tmp_path / "out").exists()

@@ -174,3 +174,10 @@ def test_files_that_do_not_say_what_they_were_made_from_are_named_as_such(unit, 
 def test_a_damaged_file_is_no_reason(unit, tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"PAR1")
     assert Store(tmp_path).outdated([unit]) == {}
+
+
+def test_other_questions_of_the_task_are_new_and_not_asked_again(requests, unit, tmp_path):
+    store = Store(tmp_path)
+    _keep(store, unit)
+    others = [dataclasses.replace(r, question_id=f"validation {r.question_id}") for r in requests]
+    assert store.outdated(cut(others, {**FACTS, "version": 9})) == {}
