@@ -159,7 +159,8 @@ def manifests(out: Path) -> dict[str, dict[str, Any]]:
 
 def artefact_folders(out: Path) -> list[Path]:
     """Folders that a reader would take for an artefact: ``<out>/<recipe>/<kind>/<name>``."""
-    return sorted(f for f in out.glob("*/*/*") if f.is_dir() and not f.name.startswith("."))
+    found = {f for f in out.glob("*/*/*") if f.is_dir() and not f.name.startswith(".")}
+    return sorted(found - set(out.glob("*/board/*")))  # what TensorBoard shows
 
 
 def broken(out: Path) -> list[str]:

@@ -19,7 +19,7 @@ from biomistral.models.adapted import adapted
 from biomistral.models.hub import is_hub_id, local_folder
 from biomistral.pipeline.digests import NAME as DIGESTS
 from biomistral.pipeline.digests import FileDigests
-from biomistral.pipeline.steps import Make
+from biomistral.pipeline.steps import Make, board_of
 from biomistral.progress import Progress
 from biomistral.recipe.settings import (
     BenchmarkSettings,
@@ -161,6 +161,7 @@ def pretrain(
             seed=seed,
             origin=origin,
             progress=progress,
+            board=board_of(out),
         )
 
     return make

@@ -46,6 +46,11 @@ class Verdict:
     reason: str = ""
 
 
+def board_of(out: Path) -> Path:
+    """Where TensorBoard finds the curves of a model of a run: ``<run>/board/<name>``."""
+    return out.parent.parent / "board" / out.name
+
+
 def judge(step: Step, root: Path) -> Verdict:
     """Compare a step with what lies at its place."""
     manifest = artifacts.read_manifest(root / step.key)

@@ -18,7 +18,7 @@ from biomistral.artifacts import Origin
 from biomistral.pipeline.builder import Builder
 from biomistral.pipeline.making import FindFiles, Place
 from biomistral.pipeline.measuring import add_questions
-from biomistral.pipeline.steps import Make
+from biomistral.pipeline.steps import Make, board_of
 from biomistral.progress import Progress
 from biomistral.recipe.settings import (
     BenchmarkSettings,
@@ -179,6 +179,7 @@ def _tune(
             seed=seed,
             origin=origin,
             progress=progress,
+            board=board_of(out),
         )
 
     return make

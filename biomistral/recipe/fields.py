@@ -57,7 +57,10 @@ LargestLossRise = Annotated[
 ]
 TensorBoard = Annotated[
     str | None,
-    Field(description="Folder for TensorBoard's event files; the run gets one of its own in it."),
+    Field(
+        description="Folder for TensorBoard's event files; the run gets one of its own in it. "
+        "Default: board/, beside what the run makes, if TensorBoard is installed."
+    ),
 ]
 WeightsAndBiases = Annotated[
     str | None, Field(description="Project of Weights & Biases to report to.")

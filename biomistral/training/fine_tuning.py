@@ -59,13 +59,14 @@ def fine_tune(
     seed: int = 42,
     origin: Origin | None = None,
     progress: Progress = ignore,
+    board: Path | None = None,
 ) -> Path:
     """Tune ``model`` on questions and on the conversations that ``settings`` name; return ``out``.
 
     ``out`` becomes an ``adapter`` artefact, or a ``model`` if every weight is trained. ``requests``
     are questions with the prompt to learn from. Conversations that hold 13 words in a row of
     ``test_runs`` (a file of ``ngrams``) are left out. Interrupted runs go on from their last
-    checkpoint. ``seed`` counts unless the settings name one.
+    checkpoint. ``seed`` counts unless the settings name one, and ``board``, a folder for TensorBoard.
 
     Raises ``InputError`` if data cannot be read or nothing is left of it, ``ModelError`` if the
     model cannot be trained so, ``MissingDependencyError`` without PEFT for an adapter.
@@ -94,7 +95,7 @@ def fine_tune(
             if settings.packing
             else [[lesson] for lesson in kept]
         )
-        run = tuning_run.plan(settings, out, rows, seed)
+        run = tuning_run.plan(settings, out, rows, seed, board)
         watching = tuning_run.watcher(run, progress)
         trainer = _trainer(run, learner, model, rows, draft.work, watching)
         tuning_run.train(run, trainer, learner, watching)

@@ -46,12 +46,13 @@ def prefer(
     seed: int = 42,
     origin: Origin | None = None,
     progress: Progress = ignore,
+    board: Path | None = None,
 ) -> Path:
     """Tune ``model`` on pairs; return ``out``: an ``adapter`` artefact, or a ``model``.
 
     ``requests`` are questions to make pairs of; ``settings`` name files of pairs. Those that hold 13
     words in a row of ``test_runs`` (a file of ``ngrams``) are left out. Interrupted runs go on from
-    their last checkpoint. Raises ``InputError`` if pairs cannot be read or none is left,
+    their last checkpoint. ``board`` is a folder for TensorBoard, unless the settings name one. Raises ``InputError`` if pairs cannot be read or none is left,
     ``ModelError`` if the model cannot be trained so, ``MissingDependencyError`` without TRL.
     """
     require("trl", extra="training", purpose=f"preference tuning ({settings.name})")
@@ -71,7 +72,7 @@ def prefer(
         found += encode_pairs(tokenizer, plain)
         limit, too_long = tuning_run.limit_of(settings, learner)
         kept = tuning_run.short_enough(found, lambda pair: pair.num_tokens, limit, settings.name)
-        run = tuning_run.plan(settings, out, kept, seed)
+        run = tuning_run.plan(settings, out, kept, seed, board)
         # A second copy of the model stays as it was; beside an adapter, the model does without it.
         start = None if settings.makes_adapter else load_model(model, precision="float32")
         watching = tuning_run.watcher(run, progress)

@@ -57,12 +57,14 @@ def pretrain(
     seed: int = 42,
     origin: Origin | None = None,
     progress: Progress = ignore,
+    board: Path | None = None,
 ) -> Path:
     """Train ``model`` on the rows of ``corpus`` and write the ``model`` artefact ``out``.
 
     ``others`` are the further corpora that the settings mix in or measure, by name. Interrupted runs
-    go on from their last checkpoint. ``seed`` orders the rows unless the settings name one. Called in
-    several processes, all train and the first one writes.
+    go on from their last checkpoint. ``seed`` orders the rows unless the settings name one.
+    ``board`` is a folder for TensorBoard, unless the settings name one. Called in several processes,
+    all train and the first one writes.
 
     Raises ``InputError`` if a corpus has no rows or the disk no room, ``ModelError`` if tokens do not
     fit the model, the device is surely too small, or the loss is not a number or explodes.
@@ -84,7 +86,7 @@ def pretrain(
         if odd and processes.is_first():
             warnings.warn(f"{settings.name}: {odd}", stacklevel=2)
         start = newest_of_all(draft.work)
-        watcher = Watcher(_watch(run, out, progress, start))
+        watcher = Watcher(_watch(run, out, progress, start, board))
         trainer = make_trainer(
             settings,
             learner,
@@ -209,7 +211,9 @@ def _check_room(run: Run, model: Path, out: Path) -> None:
         check_space(out, size, f"the model {settings.name} and its checkpoints")
 
 
-def _watch(run: Run, out: Path, progress: Progress, start: Path | None) -> Watch:
+def _watch(
+    run: Run, out: Path, progress: Progress, start: Path | None, board: Path | None
+) -> Watch:
     settings = run.settings
     measured = {_name_of(run.rows.folder): run.rows, **run.further}
     held_out = {name: PackedRows(rows.folder, "held_out") for name, rows in measured.items()}
@@ -230,7 +234,7 @@ def _watch(run: Run, out: Path, progress: Progress, start: Path | None) -> Watch
         measure_every=max(1, round(run.course.num_steps / settings.held_out_measurements)),
         largest_loss_rise=settings.largest_loss_rise,
         keep_evidence=functools.partial(keep_evidence, out, "documents", run.rows_of_step),
-        trackers=Trackers(settings, step_of(start)) if is_first else None,
+        trackers=Trackers(settings, step_of(start), board) if is_first else None,
     )
 
 

@@ -1,13 +1,17 @@
 """What a run tells while it trains: TensorBoard, Weights & Biases, speed and energy.
 
 None of it is part of a result. Speed and energy go to ``throughput.volatile.json`` beside the model,
-which counts for no digest; event files go where the settings say. Knows nothing about models.
+which counts for no digest; event files go where the settings or the caller say. Knows nothing about models.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib.util
+import shutil
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,21 +26,33 @@ _RAPL = Path("/sys/class/powercap")  # energy counters of Intel and AMD processo
 
 
 class Trackers:
-    """TensorBoard and Weights & Biases, as far as the settings ask for them.
+    """TensorBoard, and Weights & Biases if the settings ask for it.
 
-    Raises ``MissingDependencyError`` if the library of one is not installed.
+    TensorBoard's events go to the folder that the settings name, else to ``board``, if that is given
+    and TensorBoard is installed. Raises ``MissingDependencyError`` if a library that the settings
+    ask for is not.
     """
 
-    def __init__(self, settings: PretrainSettings | TuningSettings, step: int = 0) -> None:
+    def __init__(
+        self,
+        settings: PretrainSettings | TuningSettings,
+        step: int = 0,
+        board: Path | None = None,
+    ) -> None:
         self._board: Any = None
         self._run: Any = None
         if settings.tensorboard is not None:
-            require("tensorboard", extra="tracking", purpose=f"tensorboard of {settings.name}")
-            from torch.utils.tensorboard.writer import SummaryWriter
-
-            folder = Path(settings.tensorboard) / settings.name
-            # After a resumed run, points of steps that were lost are not shown twice.
-            self._board = SummaryWriter(folder, purge_step=step or None)
+            require("tensorboard", extra="training", purpose=f"tensorboard of {settings.name}")
+            self._board = _writer(Path(settings.tensorboard) / settings.name, step)
+        elif board is not None and importlib.util.find_spec("tensorboard") is not None:
+            if step == 0:
+                shutil.rmtree(board, ignore_errors=True)  # of an earlier model of this name
+            self._board = _writer(board, step)
+        elif board is not None:
+            _say_once(
+                "TensorBoard is not installed, so training writes no events for it; the report has "
+                "the curves (pip install 'biomistral[training]')"
+            )
         if settings.wandb is not None:
             require("wandb", extra="wandb", purpose=f"wandb of {settings.name}")
             import wandb
@@ -61,6 +77,18 @@ class Trackers:
             self._board.close()
         if self._run is not None:
             self._run.finish()
+
+
+def _writer(folder: Path, step: int) -> Any:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+    # After a resumed run, points of steps that were lost are not shown twice.
+    return SummaryWriter(folder, purge_step=step or None)
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    warnings.warn(text, stacklevel=2)
 
 
 class Meter:

@@ -81,6 +81,7 @@ class Run:
     num_tokens: Sequence[int]  # of each row or pair
     sources: Sequence[Sequence[str]]  # where the examples of each are from
     seed: int
+    board: Path | None = None  # folder for TensorBoard
 
     @functools.cached_property
     def _totals(self) -> list[int]:
@@ -101,6 +102,7 @@ def plan(
     out: Path,
     examples: Sequence[Sequence[Lesson]] | Sequence[Preference],
     seed: int,
+    board: Path | None = None,
 ) -> Run:
     """Lay out a run over rows of examples, or over pairs."""
     is_dpo = isinstance(settings, DpoSettings)
@@ -115,7 +117,8 @@ def plan(
         sum(p.num_read_tokens if isinstance(p, Preference) else len(p.ids) for p in row)
         for row in parts
     ]
-    return Run(settings, out, order, sizes, [[part.source for part in row] for row in parts], seed)
+    sources = [[part.source for part in row] for row in parts]
+    return Run(settings, out, order, sizes, sources, seed, board)
 
 
 def arguments_of(run: Run, work: Path, learner: Any) -> dict[str, Any]:
@@ -221,7 +224,7 @@ def train(run: Run, trainer: Any, learner: Any, watching: Watcher) -> None:
     trainer.remove_callback(PrinterCallback)
     trainer.args._n_gpu = min(1, trainer.args.n_gpu)  # else a second GPU would double the rows
     start = newest_of_all(Path(trainer.args.output_dir))
-    trackers = Trackers(settings, step_of(start)) if processes.is_first() else None
+    trackers = Trackers(settings, step_of(start), run.board) if processes.is_first() else None
     watching.watch.trackers = trackers
     try:
         with quiet():

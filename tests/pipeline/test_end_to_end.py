@@ -41,7 +41,9 @@ def first(run: Run) -> list[Outcome]:
 
 
 def _manifests(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for path in sorted(set(root.glob("*/*")) - set(root.glob("units/*"))):
+    for path in sorted(
+        set(root.glob("*/*")) - set(root.glob("units/*")) - set(root.glob("board/*"))
+    ):
         manifest = artifacts.read_manifest(path)
         assert manifest is not None, f"{path} has no manifest"
         yield f"{path.parent.name}/{path.name}", manifest

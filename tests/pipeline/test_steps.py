@@ -8,6 +8,7 @@ import pytest
 from biomistral import artifacts
 from biomistral.artifacts import Origin
 from biomistral.pipeline import Step, judge
+from biomistral.pipeline.steps import board_of
 
 
 def _step(settings: dict[str, Any], inputs: dict[str, str] | None = None, version: int = 1) -> Step:
@@ -52,3 +53,7 @@ def test_what_changed_is_said_in_a_few_words(step: Step, reason: str, tmp_path: 
     _make(_step({"t": 0.5}, {"a": "1"}), tmp_path)
     verdict = judge(step, tmp_path)
     assert (verdict.state, verdict.reason) == ("changed", reason)
+
+
+def test_curves_lie_in_the_folder_of_the_run_by_the_name_of_the_model() -> None:
+    assert board_of(Path("runs/x/adapter/tuned")) == Path("runs/x/board/tuned")

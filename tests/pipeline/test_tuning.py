@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -141,6 +142,9 @@ def test_a_run_tunes_merges_measures_and_reports(recipe_of, tmp_path):
         assert artifacts.read_manifest(root / key)["counts"]["steps"] >= 1
     assert all(outcome.verdict.state == "done" for outcome in run_steps(steps, root))
     assert not list(Path(root).rglob(".*partial"))
+    if importlib.util.find_spec("tensorboard"):
+        assert [f.name for f in sorted(root.glob("board/*"))] == ["preferring", "taught"]
+        assert len(list(root.glob("board/taught/events.*"))) == 1
 
 
 @pytest.mark.slow

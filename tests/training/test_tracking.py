@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import pytest
 
@@ -25,6 +26,33 @@ def test_nothing_is_imported_or_told_when_nothing_is_asked_for():
     trackers = tracking.Trackers(settings_of())
     trackers.tell(1, {"loss": 2.0})
     trackers.close()
+
+
+def test_tensorboard_is_told_in_the_folder_given_where_it_is_installed(tmp_path):
+    pytest.importorskip("tensorboard")
+    for name in ("old", "new"):
+        trackers = tracking.Trackers(settings_of(), board=tmp_path / "board")
+        trackers.tell(1, {f"train/{name}": 2.0})
+        trackers.close()
+    [left] = (tmp_path / "board").iterdir()  # of the model that is there no more, nothing is
+    assert b"train/new" in left.read_bytes()
+    resumed = tracking.Trackers(settings_of(), 1, tmp_path / "board")
+    resumed.close()
+    assert len(list((tmp_path / "board").iterdir())) == 2
+    tracking.Trackers(settings_of(tensorboard=str(tmp_path / "own")), board=tmp_path / "x").close()
+    assert [path.name for path in (tmp_path / "own").iterdir()] == ["m"]
+    assert not (tmp_path / "x").exists()
+
+
+def test_where_tensorboard_is_not_installed_that_is_said_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    tracking._say_once.cache_clear()
+    with pytest.warns(UserWarning, match=r"not installed.*report has the curves.*pip install"):
+        tracking.Trackers(settings_of(), board=tmp_path / "board")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tracking.Trackers(settings_of(), board=tmp_path / "board")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_and_biases_gets_name_settings_and_numbers(monkeypatch):
