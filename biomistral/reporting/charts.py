@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +88,13 @@ def short_name(name: str, longest: int = LONGEST_NAME) -> str:
         return name
     half = (longest - 1) // 2
     return f"{name[:half]}…{name[-half:]}"
+
+
+def short_names(names: Iterable[str], longest: int = LONGEST_NAME) -> dict[str, str]:
+    """Cut each name as ``short_name`` does; those that could then not be told apart stay whole."""
+    cut = {name: short_name(name, longest) for name in names}
+    shown = list(cut.values())
+    return {name: short if shown.count(short) == 1 else name for name, short in cut.items()}
 
 
 def chart_style() -> Any:

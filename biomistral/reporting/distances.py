@@ -6,7 +6,7 @@ Pure: from records to tables and figures. Knows nothing about how they were meas
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -108,21 +108,21 @@ def _chart(model: str, rows: Rows) -> Chart:
         other: [row for row in own if row.kind == ALL and row.layer != ALL]
         for other, own in _by_other(rows).items()
     }
-    labels = list(dict.fromkeys(row.layer for own in curves.values() for row in own))
+    places = _places(dict.fromkeys(row.layer for own in curves.values() for row in own))
     with chart_style():
         height = 3.6 + 0.16 * legend_lines(len(curves))
         figure = Figure(figsize=(4.6, height), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
         _scale(upper, [row.relative_norm for own in curves.values() for row in own])
         for index, (other, own) in enumerate(curves.items()):
-            _draw(upper, labels, own, [100 * row.relative_norm for row in own], index, other)
-            _draw(lower, labels, own, [100 * row.sign_agreement for row in own], index)
+            _draw(upper, places, own, [100 * row.relative_norm for row in own], index, other)
+            _draw(lower, places, own, [100 * row.sign_agreement for row in own], index)
         upper.set_ylabel("Distance, %")
         if upper.get_yscale() == "linear":
             upper.set_ylim(bottom=0)
         lower.set(ylabel="Same sign, %", xlabel="Layer")
         lower.yaxis.set_major_locator(MaxNLocator(4))
-        _mark_layers(lower, labels)
+        _mark_layers(lower, places)
         figure.legend(loc="outside lower center", ncols=legend_columns(len(curves)))
         caption = f"{model}: distance over the layers"
         text = "; ".join(f"against {other}: {_in_words(own)}" for other, own in curves.items())
@@ -131,7 +131,7 @@ def _chart(model: str, rows: Rows) -> Chart:
 
 def _draw(
     axes: Axes,
-    labels: Sequence[str],
+    places: Mapping[str, float],
     rows: Rows,
     values: Sequence[float],
     index: int,
@@ -141,14 +141,14 @@ def _draw(
     looks: dict[str, Any] = {
         "color": COLOURS[index % len(COLOURS)],
         "marker": MARKERS[turn(index) % len(MARKERS)],
-        "markersize": 4.0 if len(labels) < _MANY_LAYERS else 2.5,
+        "markersize": 4.0 if len(places) < _MANY_LAYERS else 2.5,
         "clip_on": False,  # a marker at 0 or 100 is shown whole
     }
     style = LINES[turn(index) % len(LINES)]
     lowest = 0.0 if axes.get_yscale() == "log" else -math.inf  # equal tensors have no place there
     for inside in (True, False):
         points = [
-            (labels.index(row.layer), value)
+            (places[row.layer], value)
             for row, value in zip(rows, values, strict=True)
             if _is_layer(row.layer) is inside and lowest < value < math.inf
         ]
@@ -171,13 +171,26 @@ def _scale(axes: Axes, values: Sequence[float]) -> None:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _mark_layers(axes: Axes, labels: Sequence[str]) -> None:
+def _places(labels: Iterable[str]) -> dict[str, float]:
+    """Place layers side by side, and what is outside of them so far away that names have room."""
+    labels = list(labels)
+    num_layers = sum(map(_is_layer, labels))
+    places: dict[str, float] = {}
+    place = 0.0
+    for before, label in zip(["", *labels], labels, strict=False):
+        both_inside = _is_layer(before) and _is_layer(label)
+        place += 1.0 if both_inside else max(1.0, num_layers / 9)
+        places[label] = place
+    return places
+
+
+def _mark_layers(axes: Axes, places: Mapping[str, float]) -> None:
     """Number the layers, not more than fit, and name the tensors before and after them."""
-    layers = [label for label in labels if _is_layer(label)]
+    layers = [label for label in places if _is_layer(label)]
     step = -(-len(layers) // 12) or 1
-    shown = set(layers[::step]) | {label for label in labels if not _is_layer(label)}
-    places = [place for place, label in enumerate(labels) if label in shown]
-    axes.set_xticks(places, [_tick(labels[place]) for place in places])
+    shown = {*layers[::step], *(label for label in places if not _is_layer(label))}
+    ticks = {place: _tick(label) for label, place in places.items() if label in shown}
+    axes.set_xticks(list(ticks), list(ticks.values()))
 
 
 def _by_other(rows: Rows) -> dict[str, list[LayerDistance]]:

@@ -29,6 +29,7 @@ from biomistral.reporting.charts import (
     legend_lines,
     make_chart,
     short_name,
+    short_names,
     turn,
 )
 from biomistral.reporting.run_tables import LogLine
@@ -53,7 +54,7 @@ def accuracy_chart(
                 axes.text(1, place, DASH, verticalalignment="center")
             else:
                 _bar(axes, place, score)
-        axes.set_yticks(range(len(scores)), [short_name(model) for model in scores])
+        axes.set_yticks(range(len(scores)), list(short_names(scores).values()))
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
         axes.set_xlabel("Accuracy, %")

@@ -21,6 +21,7 @@ from biomistral.reporting.charts import (
     legend_lines,
     make_chart,
     short_name,
+    short_names,
     turn,
 )
 from biomistral.reporting.model_tables import better_of
@@ -72,7 +73,8 @@ def difference_chart(id_: str, caption: str, rows: Sequence[Comparison]) -> Char
                 color=COLOURS[0],
                 fillstyle="full" if better_of(row) else "none",
             )
-        names = [f"{short_name(r.first, 18)} − {short_name(r.second, 18)}" for r in rows]
+        short = short_names((name for row in rows for name in (row.first, row.second)), 18)
+        names = [f"{short[row.first]} − {short[row.second]}" for row in rows]
         axes.set_yticks(range(len(rows)), names)
         axes.set_ylim(len(rows) - 0.4, -0.6)  # the first on top, no more room than a row takes
         axes.axvline(0, color=INK, linestyle="--", linewidth=0.8)

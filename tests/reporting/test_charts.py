@@ -20,6 +20,7 @@ from biomistral.reporting.charts import (
     make_chart,
     pdf_file,
     short_name,
+    short_names,
     svg_file,
 )
 
@@ -87,3 +88,8 @@ def test_a_legend_of_many_entries_is_set_in_two_columns() -> None:
 def test_a_long_name_is_cut_in_its_middle() -> None:
     assert short_name("abcdefghij", 7) == "abc…hij"
     assert short_name("abcdefg", 7) == "abcdefg"
+
+
+def test_names_that_could_not_be_told_apart_stay_whole() -> None:
+    names = ["abc-1-xyz", "abc-2-xyz", "a long other name"]
+    assert short_names(names, 7) == {**{n: n for n in names[:2]}, names[2]: "a l…ame"}

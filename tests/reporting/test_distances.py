@@ -59,6 +59,9 @@ def test_each_model_has_a_figure_with_a_line_for_each_other(rows) -> None:
     ticks = [tick.get_text() for tick in lower.get_xticklabels()]
     assert ticks == ["emb.", *map(str, range(0, 30, 3)), "norm"]
     assert len(section.folded) == 2
+    places = lower.get_xticks()
+    assert places[1] - places[0] == pytest.approx(30 / 9)  # room for a name
+    assert places[-1] - (places[-2] + 2) == pytest.approx(30 / 9)
 
 
 @pytest.mark.filterwarnings("error")  # of a layout that found no room
