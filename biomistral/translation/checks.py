@@ -35,6 +35,8 @@ _FUNCTION_WORDS = {
     "pt": "o a os as de do da uma um é e em para com que por se seu sua ao no na",
     "de": "der die das und ist in den dem ein eine einer mit von zu auf für nicht sich des im",
 }
+# With letters of options: Both A and C.
+_BETWEEN_LETTERS = frozenset({"and", "or", "nor", "both", "all", "of", "only", "options"})
 _ENGLISH = frozenset(_FUNCTION_WORDS["en"].split())
 
 
@@ -66,6 +68,24 @@ def _letters(source: Parts, translated: Parts) -> Iterator[str]:
         letter = re.compile(rf"\(?{name}\s?[).:\uff09\uff1a\u3001]")
         if len(name) == 1 and letter.match(other) and not letter.match(text):
             yield f"option {name} begins with its letter; give its text alone"
+        named = _letters_named(text)
+        if len(name) == 1 and named and _letters_in(other, named[0]) != named:
+            yield f"option {name} names other options; keep their letters: {', '.join(named)}"
+
+
+def _letters_named(option: str) -> list[str]:
+    """The options that an option names, as in "Both A and C" or "b, a, d"; none if it says more."""
+    words = re.findall(r"\w+", option)
+    case = "ABCDE" if any(letter in words for letter in "ABCDE") else "abcde"
+    letters = [word for word in words if len(word) == 1 and word in case]
+    others = {word.lower() for word in words if word not in letters}
+    return letters if len(letters) > 1 and others <= _BETWEEN_LETTERS else []
+
+
+def _letters_in(text: str, like: str) -> list[str]:
+    """Letters of options that stand alone, in the case of ``like``: Spanish has a word e, no word E."""
+    letters = "A-E" if like.isupper() else "a-e"
+    return re.findall(rf"(?<![A-Za-zÀ-ɏ])[{letters}](?![A-Za-zÀ-ɏ]|['’]\w)", text)
 
 
 def _language(source: Parts, translated: Parts, language: str) -> Iterator[str]:

@@ -70,7 +70,7 @@ def vllm(monkeypatch, tiny_model):
 
 @pytest.mark.parametrize(
     ("scoring", "continuations"),
-    [("letter", ("A", "B")), ("published", ("A", "B")), ("cloze", (" bark", " cold water"))],
+    [("letter", ("A", "B")), ("published", ("A", "B")), ("cloze", (" bark", " thé froid"))],
 )
 def test_answers_equal_those_of_the_engine_of_our_own(vllm, tiny_model, scoring, continuations):
     requests = _requests(scoring, continuations)

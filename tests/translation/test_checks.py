@@ -92,6 +92,30 @@ def test_a_letter_before_an_option_that_begins_with_it_is_seen(written) -> None:
 
 
 @pytest.mark.parametrize(
+    ("option", "translated", "wrong"),
+    [
+        ("Both A and C", "А и С", True),
+        ("Both A and C", "A и C", False),
+        ("b, a, d", "b, a, d", False),
+        ("b, a, d", "б, а, д", True),
+        ("Vitamin A or vitamin C", "Витамин А или витамин С", False),
+        ("Both A and C", "Tanto A e C", False),
+        ("'B' & 'C'", "« B » et « C »", False),
+        ("B>A>D", "B>A>D", False),
+        ("B>A>D", "B>D>A", True),
+        ("Cord", "Канатик", False),
+        ("C1-C2", "С1-С2", False),
+        ("A b", "А б", False),
+        ("A or AB", "А или АВ", False),
+    ],
+)
+def test_the_letters_of_other_options_stay(option, translated, wrong) -> None:
+    source = Parts("What is it?", (option, "39"))
+    found = faults(source, Parts("Что это такое?", (translated, "39")), "ru")
+    assert any("names other options" in each for each in found) is wrong
+
+
+@pytest.mark.parametrize(
     ("language", "stem", "option", "seen"),
     [
         ("fr", "Qu'est-ce qui est juste ici ?", "Rise of the pressure", True),
