@@ -10,6 +10,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, roc_auc_score
 
 from biomistral.evaluation import metrics
+from biomistral.records import UNSAID
 
 
 @pytest.fixture
@@ -24,6 +25,11 @@ def test_accuracy_is_that_of_scikit_learn(answers):
     logprobs, gold = answers
     expected = [accuracy_score(gold, of_seed.argmax(axis=1)) for of_seed in logprobs]
     assert metrics.accuracies(logprobs, gold) == pytest.approx(expected)
+
+
+def test_words_that_name_no_choice_are_wrong_whatever_is_right():
+    logprobs = np.array([[[UNSAID] * 3, [UNSAID, 0.0, UNSAID], [UNSAID] * 3]])
+    assert metrics.correct(logprobs, np.array([0, 1, 2])).tolist() == [[0, 1, 0]]
 
 
 def test_brier_score_is_that_of_scikit_learn(answers):
