@@ -43,7 +43,7 @@ STEP_VERSIONS: Mapping[str, int] = {
     "translate": 2,
     "ensemble": 3,
     "score": 4,
-    "report": 9,
+    "report": 10,
     "cost": 2,
 }
 

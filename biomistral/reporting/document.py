@@ -35,6 +35,7 @@ from biomistral.reporting.published import published_section
 from biomistral.reporting.quantization import quantization_section
 from biomistral.reporting.results import (
     RANDOM_CHOICE,
+    TRUTHFULNESS,
     Results,
     Setting,
     average_of,
@@ -117,6 +118,7 @@ def compose(title: str, material: Material) -> Document:
         _by_task(results),
         tuning_section(results, material.models),
         _groups(results, material.models),
+        _truthfulness(results),
         languages_section(results, material.gaps, material.others),
         translations_section(material.translations, material.translation_pages),
         published_section(results),
@@ -235,8 +237,19 @@ def _groups(results: Results, models: Sequence[Artefact]) -> Section:
         folded=[
             accuracy_table(results, group, setting)
             for group in results.groups[1:]
+            if group != TRUTHFULNESS
             for setting in settings
         ],
+    )
+
+
+def _truthfulness(results: Results) -> Section:
+    """Whether models repeat what people believe wrongly: the paper's table of its own."""
+    asked = TRUTHFULNESS in results.groups and results.main_group != TRUTHFULNESS
+    return Section(
+        "truthfulness",
+        "Truthfulness",
+        tables=[accuracy_table(results, TRUTHFULNESS, s) for s in results.settings if asked],
     )
 
 

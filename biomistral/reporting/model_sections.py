@@ -12,6 +12,7 @@ from biomistral.reporting.model_tables import (
     abstaining_table,
     calibrated_table,
     in_setting,
+    matrix_table,
     pairs_table,
     positions_table,
 )
@@ -181,6 +182,12 @@ def comparison_section(results: Results, comparisons: Sequence[Comparison]) -> S
         title = f"Models against models, {name.lower()}: {describe(setting)}"
         table = pairs_table(main, title, slug("pairs", *map(str, setting)), titles)
         is_main = setting in results.main_settings
+        if averages and len({name for row in averages for name in (row.first, row.second)}) > 2:
+            matrix = f"Differences, {name.lower()}: {describe(setting)}"
+            id_ = slug("matrix", *map(str, setting))
+            (tables if is_main else folded).append(
+                matrix_table(averages, matrix, id_, results.models)
+            )
         (tables if is_main else folded).append(table)
         if is_main and averages:
             if by_task:

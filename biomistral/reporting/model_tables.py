@@ -6,6 +6,7 @@ Pure functions of ``Results`` and ``Comparison`` records. A result that is not t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from biomistral.records import LETTERS, Comparison
 from biomistral.reporting.results import Results, Setting, average_of
@@ -161,6 +162,30 @@ def pairs_table(
     )
     return Table(
         id=id_, title=title, head="First", columns=tuple(heads), rows=tuple(lines), note=note
+    )
+
+
+def matrix_table(rows: Sequence[Comparison], title: str, id_: str, models: Sequence[str]) -> Table:
+    """Every model (rows) less every other (columns) in points; a star where it is not chance."""
+    found: dict[tuple[str, str], Cell] = {}
+    for row in rows:
+        star = "*" if better_of(row) else ""
+        for pair, sign in (((row.first, row.second), 1), ((row.second, row.first), -1)):
+            cell = number_cell(sign * 100 * row.difference, signed=True)
+            low, high = sorted(sign * 100 * bound for bound in (row.low, row.high))
+            note = f"corrected p {p_cell(row.p_bootstrap_holm).text}"
+            found[pair] = replace(cell, text=cell.text + star, low=low, high=high, note=note)
+    shown = [name for name in models if any(name in pair for pair in found)]
+    return Table(
+        id=id_,
+        title=title,
+        head="Model",
+        columns=tuple(Column(name) for name in shown),
+        rows=tuple(
+            Row(name, tuple(found.get((name, other), Cell()) for other in shown)) for name in shown
+        ),
+        note="Accuracy of the row less that of the column, in percentage points. * : shown not to be "
+        f"chance at the {100 * LEVEL:.0f} % level (paired bootstrap, Holm's correction).",
     )
 
 

@@ -23,7 +23,8 @@ KINDS = {"corpus": "tokens"}  # roles that have another name as folders of a run
 # For each section: kinds whose names stand in a row, and what all rows are of (kind/name, kind/*).
 _SCORED = ("predictions", "scores/scores")
 SOURCES: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("accuracy", "tuning", "groups", "languages", "comparisons"), _SCORED),
+    **dict.fromkeys(("accuracy", "tuning", "groups", "truthfulness"), _SCORED),
+    **dict.fromkeys(("languages", "comparisons"), _SCORED),
     **dict.fromkeys(("calibration", "abstaining", "positions"), _SCORED),
     "quantization": ("model", *_SCORED),
     "cost": ("model", "scores/cost"),

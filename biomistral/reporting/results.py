@@ -16,6 +16,7 @@ from biomistral.records import Score, Task
 
 AVERAGE = "average"
 MEDICAL = "medical"
+TRUTHFULNESS = "truthfulness"  # the group of TruthfulQA
 RANDOM_CHOICE = "random choice"  # name of the baseline that gives the line of chance
 MAJORITY_CHOICE = "majority choice"  # likewise: always the most frequent answer
 

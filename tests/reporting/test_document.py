@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from biomistral.records import ReliabilityBin
+from biomistral.records import ReliabilityBin, Task
 from biomistral.reporting.document import Material, compose
 from biomistral.reporting.results import index_results
 
@@ -46,3 +46,18 @@ def test_every_scoring_has_its_own_charts_that_say_so(make_score, tasks) -> None
     assert len({chart.id for chart in charts}) == len(charts) == 8
     for scoring in ("letter", "cloze"):
         assert sum(f"English, {scoring} scoring, 3-shot" in c.caption for c in charts) == 4
+
+
+def test_truthfulness_has_a_section_of_its_own(make_score, tasks) -> None:
+    truthful = Task("truthfulqa", "TruthfulQA", "truthfulness", "invented", "MIT")
+    asked = {"group": "truthfulness", "shots": 0}
+    scores = [
+        make_score("base", "heart", 0.5),
+        *(make_score("base", task, 0.25, **asked) for task in ("truthfulqa", "average")),
+    ]
+    results = index_results(scores, [*tasks, truthful], ["base"])
+    sections = {each.id: each for each in compose("run", Material(results=results)).sections}
+    (table,) = sections["truthfulness"].tables
+    assert table.id == "accuracy-truthfulness-en-letter-0shot"
+    assert table.rows[0].cells[0].text == "25.0"
+    assert not any("truthfulness" in each.id for each in sections["groups"].folded)

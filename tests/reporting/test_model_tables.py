@@ -10,6 +10,7 @@ from biomistral.reporting.model_tables import (
     better_of,
     calibrated_table,
     in_setting,
+    matrix_table,
     pairs_table,
     positions_table,
 )
@@ -105,3 +106,18 @@ def test_settings_and_groups_are_kept_apart_and_averages_come_first(results):
     first = replace(PAIR, task="anatomy")
     rows = [PAIR, first, replace(PAIR, shots=0), replace(PAIR, group="general"), AVERAGE]
     assert in_setting(rows, results, "medical", SETTING) == [AVERAGE, first, PAIR]
+
+
+def test_the_matrix_is_its_own_mirror_and_stars_what_is_not_chance() -> None:
+    unsure = replace(
+        AVERAGE, second="c", difference=-0.01, low=-0.03, high=0.01, p_bootstrap_holm=0.4
+    )
+    table = matrix_table([AVERAGE, unsure], "Differences", "matrix", ["c", "b", "a", "unseen"])
+    assert [row.label for row in table.rows] == ["c", "b", "a"]
+    texts = {(row.label, column.title): cell.text for row in table.rows
+             for column, cell in zip(table.columns, row.cells, strict=True)}  # fmt: skip
+    assert (texts["a", "b"], texts["b", "a"]) == ("+5.0*", "\N{MINUS SIGN}5.0*")
+    assert (texts["a", "c"], texts["c", "a"]) == ("\N{MINUS SIGN}1.0", "+1.0")
+    assert texts["b", "c"] == texts["a", "a"] == "–"  # not tested; itself
+    (cell,) = [row.cells[1] for row in table.rows if row.label == "a"]
+    assert (cell.low, cell.high) == (2.0, 8.0)
