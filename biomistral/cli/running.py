@@ -129,6 +129,7 @@ def _outcomes(
     from biomistral.pipeline.cluster_steps import run_on
 
     cluster = Cluster(where.address, cpus_per_task=where.cpus_per_task)
+    terminal.interrupt_on_termination()  # which Ray has taken for itself
     try:
         show = bar.console.print
         show(f"on {cluster.describe()}")
