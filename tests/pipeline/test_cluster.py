@@ -24,7 +24,7 @@ def test_tasks_give_what_they_return_and_errors_come_back_as_they_are(machines, 
         assert dict(cluster.run_all(abs, [-1, -2, -3])) == {0: 1, 1: 2, 2: 3}
         numbers = list(range(70))  # more than wait at a time
         assert dict(cluster.run_all(abs, numbers)) == dict(enumerate(numbers))
-        assert cluster.result(cluster.submit(os.environ.get, "OMP_NUM_THREADS")) == "1"
+        assert cluster.result(cluster.submit(os.getenv, "OMP_NUM_THREADS")) == "1"
         with pytest.raises(InputError, match="no such luck"):
             list(cluster.run_all(_fail, ["no such luck"] * 3))
         cluster.mark = Mark(str(tmp_path / clusters._MARK), "of another folder")
