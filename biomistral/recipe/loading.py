@@ -39,7 +39,9 @@ def load_recipe(
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such recipe; see the folder recipes/") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a recipe ({error})") from None
+        raise InputError(
+            f"{path}: cannot be read as a recipe ({error}); name a YAML file, saved as UTF-8"
+        ) from None
     return parse_recipe(text, source=str(path), changes=changes, environment=environment)
 
 
