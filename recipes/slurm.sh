@@ -16,6 +16,7 @@ recipe=${1:?which recipe?}
 runs=${2:?which folder for runs?}
 export PATH="${BIOMISTRAL_ENVIRONMENT:-$SLURM_SUBMIT_DIR/.venv}/bin:$PATH"
 export RAY_USAGE_STATS_ENABLED=0 RAY_task_oom_retries=5
+export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=1 # who was given no GPU sees none
 # A secret of this job: nobody else on these nodes can give Ray work.
 RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d " \n")
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN

@@ -58,6 +58,7 @@ class Cluster:
 
         self.cpus_per_task = cpus_per_task
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # no GPU given: none seen
         try:
             _knock(address)
             if address == _THIS_MACHINE:
