@@ -204,3 +204,19 @@ def test_a_layer_of_another_shape_than_the_config_is_refused(checkpoint, tmp_pat
 
     with pytest.raises(ModelError, match="up_proj has the shape"):
         load_four_bit_model(changed(checkpoint, tmp_path / "model", swap))
+
+
+def test_use_changes_no_weight_and_writes_none_out(checkpoint):
+    """Other libraries repack or unpack weights at their first use; what is saved then is broken."""
+    before = (checkpoint / "model.safetensors").read_bytes()
+    model = load_four_bit_model(checkpoint)
+    weights = {name: weight.clone() for name, weight in model.named_buffers()}
+    size = bytes_of(model)
+    with torch.no_grad():
+        for rows in (1, 40):  # both ways of the hybrid layers
+            model(torch.arange(5, 5 + rows)[None])
+    assert bytes_of(model) == size
+    after = dict(model.named_buffers())
+    assert after.keys() == weights.keys()
+    assert all(torch.equal(after[name], weight) for name, weight in weights.items())
+    assert (checkpoint / "model.safetensors").read_bytes() == before
