@@ -42,7 +42,7 @@ STEP_VERSIONS: Mapping[str, int] = {
     "predict": 5,
     "translate": 2,
     "ensemble": 3,
-    "score": 4,
+    "score": 5,
     "report": 10,
     "cost": 2,
 }

@@ -1,7 +1,8 @@
 """Models against models on the same questions: how far apart, and whether that can be chance.
 
     difference   of two accuracies, its 95 % interval and its p-value by the paired bootstrap:
-                 questions and seeds are resampled for both models alike (metrics.py)
+                 questions and seeds are resampled for both models alike (metrics.py); p-values
+                 that resamples are too few to tell are of the normal distribution with their spread
     McNemar 1947 of the questions that only one of two answers right, is the split chance? Exact
                  binomial up to 1,000 such questions, chi-square with Edwards' correction above.
                  With several seeds a question counts for the model that is right with more of them
@@ -31,7 +32,8 @@ from biomistral.evaluation.columns import Cell, CellKey, Floats
 from biomistral.evaluation.score_rows import AVERAGE
 from biomistral.records import Comparison, LanguageGap, Scoring
 
-NUM_RESAMPLES = 10_000  # after correction for 100 tests the smallest p-value is then 0.02
+NUM_RESAMPLES = 10_000
+_FEW = 10  # resamples on the other side of 0, which tell a p-value to a third
 _CHUNK = 1000  # resamples held at a time
 _MOST_EXACT = 1000
 ENGLISH = "en"
@@ -131,11 +133,20 @@ def mcnemar(first_only: int, second_only: int) -> McNemar:
     return McNemar(p_value, ratio, first_only / total - 0.5)
 
 
-def bootstrap_p_value(resampled: Floats) -> float:
-    """Two-sided p-value of a difference of 0 from R resampled differences; never below 1 / R."""
-    below = int((resampled <= 0).sum()) + 1
-    above = int((resampled >= 0).sum()) + 1
-    return min(1.0, 2 * min(below, above) / (len(resampled) + 1))
+def bootstrap_p_value(resampled: Floats, num_questions: int) -> float:
+    """Two-sided p-value of a difference of 0 from R resampled differences, over Q questions.
+
+    Counted. Where hardly any of them lies on the other side of 0, counting cannot tell, and the tail of
+    the normal distribution with their mean and spread is taken: after a correction for hundreds of
+    tests nothing could be found otherwise. Never below what a sign test of Q questions can reach.
+    """
+    fewer = min(int((resampled <= 0).sum()), int((resampled >= 0).sum()))
+    counted = min(1.0, 2 * (fewer + 1) / (len(resampled) + 1))
+    if fewer >= _FEW:
+        return counted
+    spread = float(resampled.std())
+    tail = math.erfc(abs(float(resampled.mean())) / spread / math.sqrt(2)) if spread else 0.0
+    return min(counted, max(tail, 2.0 ** (1 - num_questions)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -216,6 +227,7 @@ def _task_row(first: str, second: str, key: CellKey, group: str, found: _Resampl
         group,
         found.accuracy[first] - found.accuracy[second],
         found.resampled[first] - found.resampled[second],
+        len(better),
     )
     return replace(
         row,
@@ -224,7 +236,6 @@ def _task_row(first: str, second: str, key: CellKey, group: str, found: _Resampl
         p_mcnemar=test.p_value,
         odds_ratio=test.odds_ratio,
         cohens_g=test.cohens_g,
-        num_questions=len(better),
         num_seeds=found.num_seeds,
     )
 
@@ -245,16 +256,18 @@ def _average_rows(
             group,
             float(np.mean([task.accuracy[first] - task.accuracy[second] for task in tasks])),
             np.mean([task.resampled[first] - task.resampled[second] for task in tasks], axis=0),
+            sum(len(task.right[first]) for task in tasks),
         )
-        yield replace(
-            row,
-            num_questions=sum(len(task.right[first]) for task in tasks),
-            num_seeds=tasks[0].num_seeds,
-        )
+        yield replace(row, num_seeds=tasks[0].num_seeds)
 
 
 def _row(
-    pair: tuple[str, str], key: CellKey, group: str, difference: float, resampled: Floats
+    pair: tuple[str, str],
+    key: CellKey,
+    group: str,
+    difference: float,
+    resampled: Floats,
+    num_questions: int,
 ) -> Comparison:
     """What a row of a task and one of an average have in common."""
     low, high = metrics.interval(resampled)
@@ -269,7 +282,7 @@ def _row(
         difference=difference,
         low=low,
         high=high,
-        p_bootstrap=bootstrap_p_value(resampled),
+        p_bootstrap=bootstrap_p_value(resampled, num_questions),
         p_bootstrap_holm=1.0,
         first_only=0,
         second_only=0,
@@ -277,7 +290,7 @@ def _row(
         p_mcnemar_holm=None,
         odds_ratio=None,
         cohens_g=None,
-        num_questions=0,
+        num_questions=num_questions,
         num_seeds=0,
     )
 

@@ -97,12 +97,21 @@ def local_folder(
 
 def cached_file(path: str, revision: str | None, name: str) -> Path | None:
     """A file of a hub repository if it is on this machine already; fetches nothing."""
-    if not is_hub_id(path):
+    # Looked for before the library is imported, which takes as long as all of a plan.
+    if not is_hub_id(path) or not (_cache() / f"models--{path.replace('/', '--')}").is_dir():
         return None
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(path, name, revision=revision)
     return Path(found) if isinstance(found, str) else None
+
+
+def _cache() -> Path:
+    """The hub's cache on this machine, where the library looks for it."""
+    given = os.environ
+    home = given.get("HF_HOME") or Path(given.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
+    named = given.get("HF_HUB_CACHE") or given.get("HUGGINGFACE_HUB_CACHE")
+    return Path(named or Path(home, "hub")).expanduser()
 
 
 def name_of(folder: Path) -> str:

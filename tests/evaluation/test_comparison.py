@@ -58,9 +58,30 @@ def test_the_bootstrap_p_value_is_near_the_normal_one():
     for mean in (0.0, 1.5, -2.0):
         drawn = generator.normal(mean, 1, size=20_000)
         expected = 2 * norm.sf(abs(mean))
-        assert comparison.bootstrap_p_value(drawn) == pytest.approx(expected, abs=0.02)
-    assert comparison.bootstrap_p_value(np.zeros(99)) == 1
-    assert comparison.bootstrap_p_value(np.ones(99)) == pytest.approx(2 / 100)
+        assert comparison.bootstrap_p_value(drawn, 500) == pytest.approx(expected, abs=0.02)
+    assert comparison.bootstrap_p_value(np.zeros(99), 500) == 1
+
+
+def test_a_p_value_that_counting_cannot_tell_is_the_normal_tail():
+    generator = np.random.default_rng(0)
+    drawn = generator.normal(6.0, 1, size=2_000)
+    expected = 2 * norm.sf(6)
+    assert comparison.bootstrap_p_value(drawn, 500) == pytest.approx(expected, rel=2)
+    assert comparison.bootstrap_p_value(-drawn, 500) == comparison.bootstrap_p_value(drawn, 500)
+    # Never smaller than a sign test of as many questions can be, never larger than what is counted.
+    assert comparison.bootstrap_p_value(drawn, 12) == 2**-11
+    assert comparison.bootstrap_p_value(np.ones(99), 500) == 2.0**-499
+    assert comparison.bootstrap_p_value(np.ones(99), 1) == pytest.approx(2 / 100)
+
+
+def test_a_large_difference_is_found_among_hundreds_of_tests():
+    generator = np.random.default_rng(1)
+    good = [1.0] * 60
+    cells = {f"m{i}": {key_of("plants"): cell_of(generator.integers(0, 2, 60))} for i in range(30)}
+    cells["good"] = {key_of("plants"): cell_of(good)}
+    rows = [r for r in comparison.compare(cells, GROUPS) if r.second == "good"]
+    assert len(rows) == 30
+    assert max(row.p_bootstrap_holm for row in rows) < 0.01
 
 
 def test_a_pair_by_hand():
