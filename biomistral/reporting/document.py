@@ -137,7 +137,9 @@ def compose(title: str, material: Material) -> Document:
     return Document(
         title=title,
         facts=_facts(results),
-        findings=findings(results, parents_of(material.models), list(material.logs)),
+        findings=findings(
+            results, parents_of(material.models), list(material.logs), material.comparisons
+        ),
         sections=[section for section in map(_filled, sections) if not section.is_empty],
         made=made_of((*material.corpora, *material.models, *material.others)),
     )

@@ -22,6 +22,7 @@ from biomistral.reporting.tables import (
     Row,
     Table,
     number_cell,
+    p_cell,
     score_cell,
     slug,
     with_marks,
@@ -195,5 +196,5 @@ def _cell(gap: LanguageGap | None) -> Cell:
         deviation=50 * (gap.high - gap.low),
         low=100 * gap.low,
         high=100 * gap.high,
-        note=f"{gap.num_questions:,} questions, corrected p {gap.p_bootstrap_holm:.3f}",
+        note=f"{gap.num_questions:,} questions, corrected p {p_cell(gap.p_bootstrap_holm).text}",
     )

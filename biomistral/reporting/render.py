@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import jinja2
 from markupsafe import Markup
@@ -41,6 +42,7 @@ _LATEX_ESCAPES = {
     "\N{MINUS SIGN}": "$-$",
     "…": r"\ldots{}",
 }
+_LATEX_ROWS = 45  # that fit on a page of the head below, caption included
 _LATEX_HEAD = r"""\documentclass{article}
 \usepackage{iftex}
 \ifpdftex\usepackage[T1]{fontenc}\usepackage[utf8]{inputenc}\else\usepackage{fontspec}\fi
@@ -115,7 +117,12 @@ def render_latex(document: Document) -> str:
     ]
     items = "\n".join(rf"\item {escape_latex(text)}" for text in document.findings)
     parts.append(f"\\begin{{itemize}}\n{items}\n\\end{{itemize}}")
-    parts += [_latex_float(table) for table in document.tables if table.rows]
+    parts += [
+        _latex_float(part, first=not i)
+        for table in document.tables
+        if table.rows
+        for i, part in enumerate(_latex_parts(table))
+    ]
     return "\n\n".join([*parts, r"\end{document}"]) + "\n"
 
 
@@ -128,6 +135,14 @@ def table_markdown(table: Table) -> str:
         cells = [_marked(cell, escape_markdown, _MARKDOWN_MARKS) for cell in row.cells]
         lines.append([escape_markdown(row.label), *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _latex_parts(table: Table) -> list[Table]:
+    """Cut a table that is longer than a page into parts of about one length."""
+    rows = [row for group in grouped_rows(table) for row in group]
+    parts = -(-len(rows) // _LATEX_ROWS)
+    size = -(-len(rows) // parts)
+    return [replace(table, rows=tuple(rows[i : i + size])) for i in range(0, len(rows), size)]
 
 
 def table_latex(table: Table) -> str:
@@ -179,12 +194,18 @@ def escape_latex(text: str) -> str:
     return "".join(_LATEX_ESCAPES.get(character, character) for character in text)
 
 
-def _latex_float(table: Table) -> str:
+def _latex_float(table: Table, *, first: bool) -> str:
+    """A table with its caption; a part that is not the first has the number of the first."""
     note = escape_latex(" ".join([table.title + ".", _note(table, "best bold, second underlined")]))
+    caption = rf"\caption{{{note.strip()}}}\label{{tab:{table.id}}}"
+    if not first:
+        caption = (
+            rf"\addtocounter{{table}}{{-1}}\caption{{{escape_latex(table.title)}, continued.}}"
+        )
     return "\n".join(
         [
             r"\begin{table}[H]\centering",
-            rf"\caption{{{note.strip()}}}\label{{tab:{table.id}}}",
+            caption,
             r"\begin{adjustbox}{max width=\linewidth}%",
             table_latex(table),
             r"\end{adjustbox}",

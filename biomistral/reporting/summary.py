@@ -1,14 +1,16 @@
 """The findings of a run in sentences, worked out from the numbers and claiming no more than them.
 
-Two intervals that overlap are said to overlap; nothing is called better on such a difference, and
-equal numbers in print have no winner.
+What is called better was shown to be by the tests between models, as their table has it. Where these
+are missing (models of different runs), intervals that overlap are said to overlap, and nothing is called
+better on such a difference. Equal numbers in print have no winner.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from biomistral.records import Score, Task
+from biomistral.records import Comparison, Score, Task
+from biomistral.reporting.model_tables import better_of
 from biomistral.reporting.results import (
     MAJORITY_CHOICE,
     RANDOM_CHOICE,
@@ -19,9 +21,14 @@ from biomistral.reporting.results import (
 from biomistral.reporting.score_tables import ACCURACY, describe
 from biomistral.reporting.tables import Cell, score_cell
 
+Tests = Mapping[frozenset[str], Comparison]  # by the two models
+
 
 def findings(
-    results: Results, parents: Mapping[str, str], trained: Sequence[str]
+    results: Results,
+    parents: Mapping[str, str],
+    trained: Sequence[str],
+    comparisons: Sequence[Comparison] = (),
 ) -> tuple[str, ...]:
     """Return sentences on the main group in the main setting, the most important first.
 
@@ -34,10 +41,10 @@ def findings(
     if not averages:
         return (f"No average accuracy of {group} tasks was measured ({describe(setting)}).",)
     return (
-        _best(averages, group, setting),
+        _best(averages, group, setting, _tests(results, comparisons, setting, group)),
         *_against_baselines(results, averages, setting, group),
         *(
-            _change(results, setting, model, parents[model])
+            _change(results, setting, model, parents[model], comparisons)
             for model in trained
             if model in averages and parents.get(model) in averages
         ),
@@ -56,7 +63,20 @@ def _average_task(results: Results, setting: Setting, group: str) -> Task:
     return average_of(group) if len(tasks) != 1 else tasks[0]
 
 
-def _best(averages: Mapping[str, Score], group: str, setting: Setting) -> str:
+def _tests(
+    results: Results, comparisons: Sequence[Comparison], setting: Setting, group: str
+) -> Tests:
+    """The tests on the average of a group in one setting."""
+    task = _average_task(results, setting, group)
+    return {
+        frozenset((row.first, row.second)): row
+        for row in comparisons
+        if (row.language, row.scoring, row.shots) == setting
+        and (row.group, row.task) == (group, task.name)
+    }
+
+
+def _best(averages: Mapping[str, Score], group: str, setting: Setting, tests: Tests) -> str:
     """Name the highest average, or all that print it: what looks equal is called equal."""
     best = max(averages.values(), key=lambda score: score.value)
     shown = score_cell(best).text
@@ -69,6 +89,10 @@ def _best(averages: Mapping[str, Score], group: str, setting: Setting) -> str:
     others = [model for model in averages if model not in first]
     if not others:
         return text
+    pairs = {(f, m): tests.get(frozenset((f, m))) for m in others for f in first}
+    if all(pairs.values()):
+        unsure = {m for (f, m), row in pairs.items() if row and better_of(row) != f}
+        return f"{text} {_shown('it is' if len(first) == 1 else 'they are', [m for m in others if m in unsure])}"
     if any(score.low is None for score in averages.values()):
         return f"{text} There are no intervals, so how sure that is cannot be said."
     rivals = [m for m in others if any(_overlap(averages[m], averages[f]) for f in first)]
@@ -76,9 +100,16 @@ def _best(averages: Mapping[str, Score], group: str, setting: Setting) -> str:
     if not rivals:
         return f"{text} {whose} with that of no other model."
     return (
-        f"{text} {whose} with that of {_listed(rivals)}: this run does not show that "
+        f"{text} {whose} with {'that' if len(rivals) == 1 else 'those'} of {_listed(rivals)}: this run does not show that "
         f"{'it is' if len(first) == 1 else 'they are'} better than these."
     )
+
+
+def _shown(subject: str, rivals: Sequence[str]) -> str:
+    """Say what tests between models say of the best; ``rivals`` are those that it may not beat."""
+    if not rivals:
+        return f"{subject.capitalize()} shown to be better than every other model."
+    return f"That {subject} better than {_listed(rivals)} is not shown (paired tests, corrected)."
 
 
 def _against_baselines(
@@ -117,7 +148,13 @@ def _against_chance(averages: Mapping[str, Score], chance: float, group: str) ->
     return lines
 
 
-def _change(results: Results, setting: Setting, model: str, parent: str) -> str:
+def _change(
+    results: Results,
+    setting: Setting,
+    model: str,
+    parent: str,
+    comparisons: Sequence[Comparison],
+) -> str:
     """Say how a trained model moved against its parent, group by group."""
     parts = []
     for group in results.groups:
@@ -126,7 +163,10 @@ def _change(results: Results, setting: Setting, model: str, parent: str) -> str:
             continue
         new, old = averages[model], averages[parent]
         points = f"{(new.value - old.value) * 100:+.1f}".replace("-", "\N{MINUS SIGN}")
-        if new.low is None or old.low is None:
+        test = _tests(results, comparisons, setting, group).get(frozenset((model, parent)))
+        if test:
+            certainty = "more than chance" if better_of(test) else "may be chance"
+        elif new.low is None or old.low is None:
             certainty = "no intervals"
         else:
             certainty = f"intervals {'overlap' if _overlap(new, old) else 'do not overlap'}"

@@ -43,7 +43,7 @@ def tuning_section(results: Results, models: Sequence[Artefact]) -> Section:
     text = (
         "The same models as above, each tuned one with its start: "
         f"{', '.join(words)}. Training questions that overlap with test questions were refused; they "
-        "are listed beside the training questions (`refused.jsonl`)."
+        "are listed beside the training questions (refused.jsonl)."
     )
     return Section("tuning", "Tuning", text if tuned else "", tables=tables)
 

@@ -148,6 +148,12 @@ def test_the_browser_filters_searches_and_pages(site: Path, browser) -> None:
     assert browser.run(f"{cards}[0].querySelector('[dir=rtl]').lang") == "ar"
     browser.run("document.querySelector('[data-step=\"1\"]').click()")
     browser.wait(f"{cards}.length === 10")
+    # Another address in the same tab is read whole, its page too.
+    browser.run("location.hash = '#task=heart&language=en&page=2'")
+    browser.wait(f"{cards}.length === 10 && {cards}[0].querySelector('[lang=en]')")
+    browser.run("new Promise((resolve) => setTimeout(resolve, 100))")
+    assert browser.run(f"{cards}.length") == 10
+    assert "page=2" in browser.run("location.hash")
     # Texts that are not to be shown are said to be missing; words find accents and parts of ids.
     browser.open(f"{(site / 'questions.html').as_uri()}#words=cafe 29&language=en")
     browser.wait(f"{said}.startsWith('1 question;')")

@@ -35,7 +35,9 @@ def test_the_average_comes_first_and_sure_differences_are_starred(results) -> No
     (cell,) = row.cells
     assert cell.text == "\N{MINUS SIGN}12.5*"
     assert cell.spread == "± 7.5"
-    assert "135 questions" in cell.hover
+    assert "135 questions, corrected p 0.010" in cell.hover
+    (tiny, *_) = gap_tables(results, [replace(GAP, p_bootstrap_holm=1e-9)], "letter", 3)
+    assert any("corrected p < 0.001" in cell.hover for row in tiny.rows for cell in row.cells)
     assert first.rows[0].cells[0].text == "\N{MINUS SIGN}2.0"
 
 

@@ -2,10 +2,19 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 
 import pytest
 
-from biomistral.reporting.render import escape_latex, table_csv, table_latex, table_markdown
+from biomistral.reporting.document import Document
+from biomistral.reporting.model_sections import Section
+from biomistral.reporting.render import (
+    escape_latex,
+    render_latex,
+    table_csv,
+    table_latex,
+    table_markdown,
+)
 from biomistral.reporting.tables import Cell, Column, Row, Table, text_cell
 
 TABLE = Table(
@@ -41,6 +50,18 @@ def test_latex_marks_escapes_and_sets_baselines_apart() -> None:
     assert lines[5] == r"second & \underline{49.0} & -- \\"
     assert lines[6] == r"\midrule"
     assert lines[7].startswith("chance & -- & ")
+
+
+def test_a_table_longer_than_a_page_is_cut_into_parts_that_fit() -> None:
+    rows = tuple(Row(f"m{n}", (Cell(f"{n}.0", n), text_cell(""))) for n in range(100))
+    table = Table("id", "A title", "Model", TABLE.columns, (*rows, TABLE.rows[-1]), "A note.")
+    text = render_latex(Document("t", {}, ["f"], [Section("s", "S", tables=[table, TABLE])]))
+    parts = re.findall(r"\\begin\{table\}.*?\\end\{table\}", text, re.DOTALL)
+    assert [part.count(" \\\\\n") - 1 for part in parts] == [34, 34, 33, 3]
+    assert re.findall(r"^m(\d+) &", text, re.MULTILINE) == [str(n) for n in range(100)]
+    assert [r"\label{tab:id}" in part for part in parts] == [True, False, False, True]
+    assert r"\addtocounter{table}{-1}\caption{A title, continued.}" in parts[2]
+    assert "chance & " in parts[2]
 
 
 def test_every_special_character_of_latex_is_escaped() -> None:

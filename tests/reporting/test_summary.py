@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+from biomistral.records import Comparison
 from biomistral.reporting.results import index_results
 from biomistral.reporting.summary import findings
 
@@ -76,3 +79,37 @@ def test_a_model_whose_parent_was_not_measured_is_not_compared(make_score, tasks
 
 def test_nothing_measured_is_said() -> None:
     assert findings(index_results([], [], []), {}, []) == ("Nothing was measured.",)
+
+
+def test_what_is_shown_to_be_better_is_what_the_tests_between_models_say(make_score, tasks) -> None:
+    def test(first: str, second: str, difference: float, p_value: float, **where) -> Comparison:
+        place = {"task": "average", "group": "medical", "language": "en", "shots": 3, **where}
+        measured = Comparison(
+            *(first, second, "average", "medical", "en", "letter", 3, difference, -0.1, 0.1),
+            *(p_value, p_value, 0, 0, None, None, None, None, 100, 3),
+        )
+        return replace(measured, **place)
+
+    scores = [
+        make_score(model, task, value)
+        for model, value in {"a": 0.50, "b": 0.55, "c": 0.54}.items()
+        for task in ("anatomy", "heart", "average")
+    ]
+    results = index_results(scores, tasks, [])
+
+    def text(*comparisons: Comparison) -> str:
+        return " ".join(findings(results, {"b": "a", "c": "b"}, ["b", "c"], comparisons))
+
+    # All intervals overlap, and yet the tests on the same questions tell b from a.
+    tests = [test("a", "b", -0.05, 0.01), test("b", "c", 0.01, 0.3), test("a", "c", -0.04, 0.2)]
+    assert "That it is better than c is not shown (paired tests, corrected)." in text(*tests)
+    assert "b against a, which it was trained from: +5.0 points" in text(*tests)
+    assert "(more than chance)" in text(*tests)
+    assert "c against b, which it was trained from: \N{MINUS SIGN}1.0 points" in text(*tests)
+    assert "(may be chance)" in text(*tests)
+    assert "interval overlaps" not in text(*tests)
+    sure = [tests[0], replace(tests[1], p_bootstrap_holm=0.01), tests[2]]
+    assert "It is shown to be better than every other model." in text(*sure)
+    # Tests of other questions say nothing of these, nor do some of the pairs without the rest.
+    for other in ([test("a", "b", -0.05, 0.01, language="fr")], tests[:1]):
+        assert "overlaps with those of a and c: this run does not show" in text(*other)

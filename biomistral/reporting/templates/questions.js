@@ -332,7 +332,10 @@ const changed = ({ target }) => {
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("input", changed);
 form.addEventListener("reset", (event) => setTimeout(() => { offerModels(); changed(event); }));
-window.addEventListener("hashchange", () => { form.reset(); recall(); update(); });
+window.addEventListener("hashchange", () => {
+  form.reset(); // whose own answer comes in a moment and goes to the first page: read the address behind it
+  setTimeout(() => { clearTimeout(pause); recall(); update(); });
+});
 for (const bar of document.querySelectorAll(".pages")) {
   bar.addEventListener("click", async ({ target }) => {
     if (!target.dataset.step) return;
