@@ -94,7 +94,9 @@ class Store:
             cost = json.loads((table.schema.metadata or {})[_COST])
         except FileNotFoundError:
             return None
-        except (OSError, KeyError, ValueError, pa.ArrowException):
+        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+            if getattr(error, "errno", None) is not None:
+                raise  # the system's: what is in the file is as good as ever
             path.unlink()  # a disk that was full, a machine that lost power: not worth an error
             return None
         if table.num_rows != len(unit.requests):

@@ -122,7 +122,8 @@ def compare(
 ) -> Comparison:
     """Compare two checkpoint folders; without ``names`` they are called by theirs.
 
-    Raises ``ModelError`` if one of them is no whole checkpoint, or if they have no tensor in common.
+    Raises ``ModelError`` if one of them is no whole checkpoint, or if they have no tensor in common
+    that is of numbers.
     """
     one, other = (Checkpoint(folder, allow_pickle=allow_pickle) for folder in (a, b))
     if names is None:
@@ -151,6 +152,12 @@ def compare(
         for label, tensors in zip(names, broken, strict=True)
         if tensors
     ]
+    if not rows:
+        label = names[0] if broken[0] else names[1]
+        raise ModelError(
+            f"{a} and {b}: NaN or infinity in every tensor of {label}, so there is nothing to compare; "
+            "such a model is broken: make it again"
+        )
     rows.sort(key=_place)
     return Comparison(*names, tuple(rows), tuple(remarks))
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biomistral.errors import InputError, ModelError
+from biomistral.errors import BiomistralError, InputError, ModelError
 from biomistral.models.adapters import UpdatedValues, is_adapter, read_adapter
 from biomistral.models.checkpoints import CONFIG, Checkpoint, read_json
 from biomistral.models.hub import cached_file, local_folder, name_of
@@ -99,6 +99,11 @@ def add_adapter(model: Any, parts: Adapted) -> None:
 def _weight(model: Any, weights: Mapping[str, Any], stored: str) -> Tensor:
     """The values of a model's weight by its name in the files, which may lack the first part."""
     name = stored if stored in weights else f"{model.base_model_prefix}.{stored}"
+    if name not in weights:
+        raise ModelError(
+            f"the adapter changes {stored}, which the loaded model has under no such name; merge the "
+            "two (biomistral merge, see docs/merging.md)"
+        )
     values: Tensor = weights[name].data
     return values
 
@@ -145,9 +150,11 @@ def _declared(recipe: Path, name: str) -> Iterator[Path]:
     from biomistral.recipe import load_recipe
     from biomistral.recipe.settings import StoredModel
 
-    if not recipe.is_file():
+    try:
+        sources = load_recipe(recipe).models.values()
+    except BiomistralError:  # not there, of another version: it is one place of several
         return
-    for source in load_recipe(recipe).models.values():
+    for source in sources:
         if isinstance(source, StoredModel) and Path(source.path).is_dir():
             folder = Path(source.path)
             if name_of(folder) == name:

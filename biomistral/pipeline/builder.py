@@ -44,8 +44,8 @@ class Builder(Protocol):
     def model(self, name: str) -> making.Place:
         """Say where a model is or will be."""
 
-    def model_inputs(self, names: Iterable[str]) -> dict[str, Any]:
-        """Return needs, sources and what is missing of a step that reads models."""
+    def model_inputs(self, names: Iterable[str], *, whole: bool = False) -> dict[str, Any]:
+        """Return needs, sources and what is missing of a step that reads models, perhaps whole."""
 
     def tokens(self, name: str) -> Path:
         """Say where the tokens of a corpus are or will be."""

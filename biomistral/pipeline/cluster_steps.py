@@ -16,7 +16,7 @@ from typing import Any
 from biomistral import artifacts
 from biomistral.errors import BiomistralError, InputError
 from biomistral.pipeline.cluster import Cluster, Mark
-from biomistral.pipeline.cluster_orders import Order, make_step
+from biomistral.pipeline.cluster_orders import Order, make_step, wait_for
 from biomistral.pipeline.cluster_training import train_together
 from biomistral.pipeline.running import TRAINED, Outcome, refuse_missing
 from biomistral.pipeline.steps import Step, judge
@@ -69,6 +69,7 @@ def run_on(
         step = running.pop(done)
         try:
             seconds = cluster.result(done)
+            wait_for(step, root)
         except (BiomistralError, KeyboardInterrupt) as error:
             failed = failed or error
             continue

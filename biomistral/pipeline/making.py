@@ -49,12 +49,23 @@ class Place:
             return Path(self.path)
         return local_folder(self.path, self.revision)
 
-    def problems(self) -> list[str]:
-        """What is wrong with a place given by the user, as far as it can be seen from here."""
+    def problems(self, *, whole: bool = False) -> list[str]:
+        """What is wrong with a place given by the user, as far as it can be seen from here.
+
+        With ``whole``, a model with an adapter is: it is one to be asked, and no checkpoint.
+        """
         try:
-            is_there = is_hub_id(self.path) or adapted(self.path) or Path(self.path).is_dir()
+            parts = None if is_hub_id(self.path) else adapted(self.path)
         except BiomistralError as error:
             return [str(error)]
+        if parts and whole:
+            problem = (
+                f"{self.path}: is a model with an adapter, and nothing is trained from, merged with or "
+                "quantized from one; merge the two (biomistral merge, see docs/merging.md) and name "
+                "the folder of the result"
+            )
+            return [problem]
+        is_there = parts or is_hub_id(self.path) or Path(self.path).is_dir()
         return [] if is_there else [f"{self.path}: there is no such model folder"]
 
     def fingerprint(self) -> str:
@@ -72,7 +83,7 @@ class Served:
 
     settings: EndpointModel
 
-    def problems(self) -> list[str]:
+    def problems(self, *, whole: bool = False) -> list[str]:  # noqa: ARG002
         """Nothing that can be seen without asking it."""
         return []
 

@@ -152,13 +152,15 @@ class _Builder:
         assert isinstance(place, making.Place), f"{name} has no files"
         return place
 
-    def model_inputs(self, names: Iterable[str]) -> dict[str, Any]:
-        """Arguments of ``add`` for a step that reads these models."""
+    def model_inputs(self, names: Iterable[str], *, whole: bool = False) -> dict[str, Any]:
+        """Arguments of ``add`` for a step that reads these models; ``whole``: as checkpoints."""
         stored = {name: self.places[name] for name in names if name in self.places}
         return {
             "needs": [f"model/{name}" for name in names if name not in self.places],
             "sources": {f"model/{name}": place.fingerprint() for name, place in stored.items()},
-            "missing": [problem for place in stored.values() for problem in place.problems()],
+            "missing": [
+                problem for place in stored.values() for problem in place.problems(whole=whole)
+            ],
         }
 
     def model_source(self, name: str, source: StoredModel | FreshModel | EndpointModel) -> None:
@@ -216,7 +218,7 @@ class _Builder:
     def pretrain(self, entry: PretrainSettings) -> None:
         corpus = links.corpus_named(self.recipe, entry.corpus)
         assert corpus is not None, "names were checked"
-        reads = self.model_inputs([entry.model])
+        reads = self.model_inputs([entry.model], whole=True)
         others = {name: self.tokens(name) for name in entry.further_corpora}
         reads["needs"] += [f"tokens/{name}" for name in (corpus.name, *others)]
         self.add(
@@ -240,11 +242,11 @@ class _Builder:
             code="merge",
             make=making.merge(entry, {name: self.model(name) for name in used}, self.recipe.seed),
             section="merge",
-            **self.model_inputs(used),
+            **self.model_inputs(used, whole=True),
         )
 
     def quantize(self, entry: QuantizeSettings) -> None:
-        reads = self.model_inputs([entry.model])
+        reads = self.model_inputs([entry.model], whole=True)
         texts: dict[str, Path] = {}
         if isinstance(entry, AwqQuantization):
             corpus = links.corpus_named(self.recipe, entry.corpus)

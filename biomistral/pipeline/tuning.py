@@ -30,7 +30,7 @@ from biomistral.recipe.tuning import TuningSettings
 def add_tuning(builder: Builder, entry: TuningSettings) -> None:
     """Add the steps of one entry of the sections sft and dpo."""
     section = section_of(entry)
-    reads = builder.model_inputs([entry.model])
+    reads = builder.model_inputs([entry.model], whole=True)
     training = None
     if entry.questions is not None:
         training = builder.root / f"questions/{entry.name}-training"
@@ -91,7 +91,7 @@ def _add_questions(builder: Builder, entry: TuningSettings, section: str) -> Non
 
 
 def _add_merged(builder: Builder, entry: TuningSettings, section: str) -> None:
-    reads = builder.model_inputs([entry.model])
+    reads = builder.model_inputs([entry.model], whole=True)
     reads["needs"].append(f"adapter/{entry.name}")
     builder.add(
         "model",

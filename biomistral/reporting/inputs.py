@@ -53,8 +53,12 @@ class Inputs:
 def inputs_of_run(run: Path) -> Inputs:
     """Find the artefacts of a run, the evaluated models first, as they were listed.
 
-    Raises ``InputError`` if there are none.
+    Raises ``InputError`` if there are none, or no such folder.
     """
+    if not run.is_dir():
+        raise InputError(
+            f"{run}: there is no such folder; name that of a run, such as runs/miniature"
+        )
     scores = _whole(run / "scores/scores")
     manifest = (artifacts.read_manifest(scores) if scores else None) or {}
     listed = (manifest.get("settings") or {}).get("models") or []

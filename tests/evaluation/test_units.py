@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 
+import pyarrow.parquet as pq
 import pytest
 
 from biomistral.errors import InputError
@@ -113,6 +115,21 @@ def test_a_broken_file_is_as_good_as_none(unit, tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     assert Store(tmp_path).read(unit, "m") is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_stay_when_it_is_the_system_that_cannot_read_them(unit, tmp_path, monkeypatch):
+    _keep(Store(tmp_path), unit)
+    [path] = tmp_path.iterdir()
+
+    def too_many_files(_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pq, "read_table", too_many_files)
+        with pytest.raises(OSError, match="Too many open files"):
+            Store(tmp_path).read(unit, "m")
+    assert path.is_file()
+    assert Store(tmp_path).read(unit, "m") is not None
 
 
 # --- answers that are kept and not used -----------------------------------------------------------

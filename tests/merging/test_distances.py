@@ -85,3 +85,14 @@ def test_tensors_of_another_shape_are_named_by_the_names_of_the_run(
     out = measure_distances("after", longer, {"before": tiny_model}, tmp_path / "out")
     remarks = (artifacts.read_manifest(out) or {})["counts"]["remarks"]
     assert remarks == ["after and before: not compared, only in after: extra.weight"]
+
+
+def test_a_model_without_a_number_is_said_to_be_broken(tiny_model: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(tiny_model, tmp_path / "x")
+    weights = load_file(broken / "model.safetensors")
+    nothing = {name: torch.full_like(values, math.nan) for name, values in weights.items()}
+    save_file(nothing, broken / "model.safetensors")
+    out = measure_distances("after", broken, {"before": tiny_model}, tmp_path / "out")
+    [remark] = (artifacts.read_manifest(out) or {})["counts"]["remarks"]
+    assert "NaN or infinity in every tensor of after" in remark
+    assert list(read_records(out / DISTANCES, LayerDistance)) == []

@@ -97,6 +97,9 @@ def test_a_model_of_the_recipe_that_lies_elsewhere_is_found_by_its_name(run, tmp
     found = adapted(run / "adapter/tuned")
     assert found is not None
     assert found.base == tmp_path / "elsewhere"
+    (run / "recipe.yaml").write_text(f"{recipe}of_another_version: 1\n")
+    with pytest.raises(ModelError, match=r"'elsewhere', which was not found.*BASE\+"):
+        adapted(run / "adapter/tuned")
 
 
 def test_the_path_that_an_adapter_names_is_followed_and_the_hub_not_asked(run, tmp_path):

@@ -35,9 +35,10 @@ def test_a_draft_is_no_artefact(tmp_path: Path) -> None:
 
 def test_a_folder_without_artefacts_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(InputError, match="holds no artefact of a run; name a folder that"):
-            inputs_of_run(folder)
+    with pytest.raises(InputError, match="holds no artefact of a run; name a folder that"):
+        inputs_of_run(tmp_path)
+    with pytest.raises(InputError, match="nowhere: there is no such folder; name that of a run"):
+        inputs_of_run(tmp_path / "nowhere")
 
 
 def test_runs_are_named_by_as_many_folders_as_tell_them_apart(tmp_path: Path) -> None:
