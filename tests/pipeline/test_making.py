@@ -35,9 +35,9 @@ def test_every_seed_can_have_examples_of_its_own() -> None:
 def test_files_of_a_corpus_are_found_when_they_are_asked_for(tmp_path: Path) -> None:
     find = making.corpus_files(CorpusSettings(texts=[f"{tmp_path}/*.txt"]))
     with pytest.raises(InputError, match="matches no files"):
-        find()
+        list(find())
     (tmp_path / "a.txt").write_text("a")
-    assert find() == [("a.txt", tmp_path / "a.txt")]
+    assert list(find()) == [("a.txt", tmp_path / "a.txt")]
 
 
 def test_files_of_the_benchmark_are_those_of_its_tasks_and_languages(miniature_world: Path) -> None:
