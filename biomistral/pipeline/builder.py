@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from biomistral.artifacts import Kind
 from biomistral.pipeline import making
+from biomistral.pipeline.places import Place, Served
 from biomistral.pipeline.steps import Make, Step
 from biomistral.recipe.settings import CorpusSettings, Recipe
 
@@ -18,7 +19,7 @@ class Builder(Protocol):
     recipe: Recipe
     root: Path
     steps: dict[str, Step]
-    places: dict[str, making.Place | making.Served]
+    places: dict[str, Place | Served]
 
     def add(
         self,
@@ -41,7 +42,7 @@ class Builder(Protocol):
     def corpus_files(self, settings: CorpusSettings) -> tuple[dict[str, str], list[str]]:
         """Do the same for the files of a corpus."""
 
-    def model(self, name: str) -> making.Place:
+    def model(self, name: str) -> Place:
         """Say where a model is or will be."""
 
     def model_inputs(self, names: Iterable[str], *, whole: bool = False) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from biomistral.artifacts import Origin
 from biomistral.pipeline.builder import Builder
-from biomistral.pipeline.making import Place
+from biomistral.pipeline.places import Place
 from biomistral.pipeline.steps import Make
 from biomistral.progress import Progress
 from biomistral.recipe import links

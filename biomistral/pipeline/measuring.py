@@ -12,6 +12,7 @@ from biomistral.pipeline import making
 from biomistral.pipeline.builder import Builder
 from biomistral.pipeline.deciding import NOT_OF_ANSWERS
 from biomistral.pipeline.distances import add_distances
+from biomistral.pipeline.places import Place, Served
 from biomistral.pipeline.translated import add_translated
 from biomistral.recipe import links
 from biomistral.recipe.settings import CorpusSettings, EvaluateSettings
@@ -98,9 +99,7 @@ def _add_overlap(builder: Builder, settings: CorpusSettings, questions: Path) ->
 
 def _add_cost(builder: Builder, settings: EvaluateSettings) -> None:
     """Add the step that measures memory and speed of the evaluated models that have files."""
-    names = [
-        name for name in settings.models if not isinstance(builder.places.get(name), making.Served)
-    ]
+    names = [name for name in settings.models if not isinstance(builder.places.get(name), Served)]
     builder.add(
         "scores",
         "cost",
@@ -194,7 +193,7 @@ def _saved_calibration(builder: Builder, settings: EvaluateSettings) -> dict[str
     found: dict[str, Path] = {}
     for name in settings.models if settings.calibration == "saved" else ():
         place = builder.places.get(name)
-        if isinstance(place, making.Place):
+        if isinstance(place, Place):
             path = Path(place.path) / artifacts.CALIBRATION
             found |= {name: path} if path.is_file() else {}
     return found
@@ -204,4 +203,4 @@ def _known_models(builder: Builder) -> list[str]:
     """Names of all models that have files, in the order of the recipe."""
     made = (e.name for _, e in links.model_entries(builder.recipe) if links.makes_model(e))
     names = (*builder.recipe.models, *made)
-    return [name for name in names if not isinstance(builder.places.get(name), making.Served)]
+    return [name for name in names if not isinstance(builder.places.get(name), Served)]

@@ -19,6 +19,7 @@ from biomistral.pipeline import making
 from biomistral.pipeline.deciding import WITHOUT_EFFECT, of_corpus, of_texts, uses_run_seed
 from biomistral.pipeline.digests import FileDigests
 from biomistral.pipeline.measuring import add_evaluation, add_questions
+from biomistral.pipeline.places import Place, Served
 from biomistral.pipeline.steps import Make, Step
 from biomistral.pipeline.tuning import add_tuning
 from biomistral.recipe import links
@@ -89,7 +90,7 @@ class _Builder:
     digests: FileDigests
     steps: dict[str, Step] = field(default_factory=dict)
     # Models that no step makes: stored or served ones.
-    places: dict[str, making.Place | making.Served] = field(default_factory=dict)
+    places: dict[str, Place | Served] = field(default_factory=dict)
     found: dict[str, tuple[dict[str, str], list[str]]] = field(default_factory=dict)  # corpora
 
     def add(
@@ -146,10 +147,10 @@ class _Builder:
 
     # --- models -----------------------------------------------------------------------------------
 
-    def model(self, name: str) -> making.Place:
+    def model(self, name: str) -> Place:
         """Where a model is or will be; not for served ones, which the recipe's check keeps away."""
-        place = self.places.get(name) or making.Place(self.root / f"model/{name}")
-        assert isinstance(place, making.Place), f"{name} has no files"
+        place = self.places.get(name) or Place(self.root / f"model/{name}")
+        assert isinstance(place, Place), f"{name} has no files"
         return place
 
     def model_inputs(self, names: Iterable[str], *, whole: bool = False) -> dict[str, Any]:
@@ -165,11 +166,11 @@ class _Builder:
 
     def model_source(self, name: str, source: StoredModel | FreshModel | EndpointModel) -> None:
         if isinstance(source, EndpointModel):
-            self.places[name] = making.Served(source)
+            self.places[name] = Served(source)
             return
         if isinstance(source, StoredModel):
             path: str | Path = source.path if is_hub_id(source.path) else Path(source.path)
-            self.places[name] = making.Place(path, source.revision)
+            self.places[name] = Place(path, source.revision)
             return
         named = [links.corpus_named(self.recipe, used) for used in source.tokenizer.corpora]
         corpora = [corpus for corpus in named if corpus]

@@ -16,8 +16,9 @@ from typing import Any
 
 from biomistral.artifacts import Origin
 from biomistral.pipeline.builder import Builder
-from biomistral.pipeline.making import FindFiles, Place
+from biomistral.pipeline.making import FindFiles
 from biomistral.pipeline.measuring import add_questions
+from biomistral.pipeline.places import Place
 from biomistral.pipeline.steps import Make, board_of
 from biomistral.progress import Progress
 from biomistral.recipe.settings import (

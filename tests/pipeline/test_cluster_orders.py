@@ -19,7 +19,7 @@ from biomistral.recipe import Recipe
 @pytest.fixture
 def order(small, tmp_path):
     """To make the tokens of a corpus; and the recipe."""
-    recipe: Recipe = small("quantize=[]")
+    recipe: Recipe = small()
     steps = plan(recipe, tmp_path)
     make = cluster_steps._orders(recipe, steps, tmp_path, Mark("m", "text"))
     return make(next(step for step in steps if step.key == "tokens/general"))
