@@ -63,6 +63,7 @@ def attend(queries: Tensor, path: Tensor, limits: Tensor, scaling: float) -> Ten
     """
     loaded = library()
     assert loaded is not None, "is_available was not asked"
+    assert (queries.dtype, limits.dtype) == (path.dtype, torch.int32), "of another type"
     queries, limits = queries.contiguous(), limits.contiguous()
     num_queries, num_heads, width = queries.shape
     out = torch.empty_like(queries)

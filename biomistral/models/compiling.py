@@ -32,7 +32,7 @@ def compiled(source: Path, signatures: Mapping[str, Signature]) -> ctypes.CDLL |
     """Return the functions of a C file, building them if need be; None if that is not possible."""
     try:
         loaded = _loaded(source)
-    except OSError:  # no place to write to
+    except (OSError, RuntimeError):  # no place to write to, or no home at all
         return None
     if loaded is not None:
         for name, (result, arguments) in signatures.items():
@@ -49,7 +49,7 @@ def _loaded(source: Path) -> ctypes.CDLL | None:
     try:
         return ctypes.CDLL(str(path))
     except OSError:
-        path.unlink()
+        path.unlink(missing_ok=True)  # another process may have done so
         path = _built(source)
         return ctypes.CDLL(str(path)) if path else None
 
@@ -68,7 +68,7 @@ def _built(source: Path) -> Path | None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as draft:  # two processes may build at once
         made = Path(draft) / path.name
-        command = [*compiler.split(), *_FLAGS, "-o", str(made), str(source)]
+        command = [*compiler.split(), *_FLAGS, "-o", str(made), str(source), "-lm"]
         if subprocess.run(command, capture_output=True, check=False).returncode != 0:
             return None
         made.replace(path)

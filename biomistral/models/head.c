@@ -5,10 +5,12 @@
  */
 #include <stdint.h>
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && !defined(__clang__)
-#define FOR_EACH_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
+#if !defined(__x86_64__) || !defined(__linux__) || !defined(__GLIBC__) || defined(__clang__)
 #define FOR_EACH_CPU
+#elif __GNUC__ >= 12
+#define FOR_EACH_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else /* does not know how to choose among these */
+#define FOR_EACH_CPU __attribute__((target_clones("avx2", "default")))
 #endif
 
 enum { LANES = 64 };

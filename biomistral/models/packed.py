@@ -229,7 +229,9 @@ class _Decoder:
 
     def _is_past_window(self, row: Row) -> bool:
         """Whether a sliding window hides keys from some token of a row."""
-        window = self._config.sliding_window if self._config.model_type == "mistral" else None
+        kinds = getattr(self._config, "layer_types", None) or ()
+        is_sliding = self._config.model_type == "mistral" or "sliding_attention" in kinds
+        window = self._config.sliding_window if is_sliding else None
         return window is not None and max(row.positions) >= window
 
     def _project(

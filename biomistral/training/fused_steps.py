@@ -227,14 +227,17 @@ def _forward_of(module: nn.Module) -> Callable[..., Any] | None:
     kind = type(module).__name__
     if kind in {"MistralRMSNorm", "LlamaRMSNorm"}:
         return _norm
-    parts = [layer for layer in module.children() if isinstance(layer, nn.Linear)]
-    if any(getattr(layer, "bias", None) is not None for layer in parts):
-        return None
-    if any(type(layer) is not nn.Linear for layer in parts):  # quantized, or with an adapter
-        return None
     if kind in {"MistralMLP", "LlamaMLP"} and type(module.act_fn).__name__ == "SiLUActivation":
-        return _feed_forward
-    return _attend if kind in {"MistralAttention", "LlamaAttention"} else None
+        return _feed_forward if _are_matrices(module, "gate_proj", "up_proj", "down_proj") else None
+    if kind in {"MistralAttention", "LlamaAttention"}:
+        return _attend if _are_matrices(module, "q_proj", "k_proj", "v_proj") else None
+    return None
+
+
+def _are_matrices(module: nn.Module, *names: str) -> bool:
+    """Whether these layers are their weight alone: no bias, not quantized, without an adapter."""
+    layers = [getattr(module, name) for name in names]
+    return all(type(layer) is nn.Linear and layer.bias is None for layer in layers)
 
 
 def _norm(plain: Any, norm: Any, hidden: Tensor) -> Tensor:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import shutil
+from pathlib import Path
 
 import pytest
 
+from biomistral.models import fused, head
 from biomistral.models.compiling import compiled
 
 needs_compiler = pytest.mark.skipif(
@@ -74,3 +76,35 @@ def test_a_source_that_does_not_compile_is_done_without(source, tmp_path):
 def test_without_a_place_to_write_to_there_is_no_library(source, tmp_path):
     (tmp_path / "cache").write_text("a file")
     assert compiled(source, SIGNATURES) is None
+
+
+def test_without_a_home_there_is_no_library(source, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 54321)  # of whom no system knows a thing
+    assert compiled(source, SIGNATURES) is None
+
+
+@needs_compiler
+def test_a_library_that_another_process_takes_away_is_built_again(source, tmp_path, monkeypatch):
+    load = ctypes.CDLL
+
+    def take_away(path):
+        monkeypatch.setattr(ctypes, "CDLL", load)
+        Path(path).unlink()
+        return load(path)
+
+    monkeypatch.setattr(ctypes, "CDLL", take_away)
+    assert compiled(source, SIGNATURES).twice(1.0) == 2.0
+    assert len(built(tmp_path)) == 1
+
+
+@needs_compiler
+@pytest.mark.parametrize("source", [head._SOURCE, fused._SOURCE])
+def test_compilers_before_gcc_12_build_ours_too(source, tmp_path, monkeypatch):
+    """They do not know how to choose among levels of x86-64, and would build nothing."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("CC", f"{shutil.which('cc') or 'gcc'} -U__GNUC__ -D__GNUC__=11")
+    assert compiled(source, {}) is not None
+    (library,) = built(tmp_path)
+    assert b"x86_64_v4" not in library.read_bytes()

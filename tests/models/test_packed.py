@@ -41,10 +41,15 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+def all_sliding():
+    config = Qwen2Config(**SMALL, use_sliding_window=True, sliding_window=90, max_window_layers=0)
+    return model_of(config, Qwen2ForCausalLM)
+
+
+@pytest.mark.parametrize("make", [*MODELS.values(), all_sliding], ids=[*MODELS, "all sliding"])
 @pytest.mark.parametrize("length", [1, 5, 700])
-def test_hidden_states_are_those_of_the_whole_model(name, length):
-    model = MODELS[name]()
+def test_hidden_states_are_those_of_the_whole_model(make, length):
+    model = make()
     assert packed.is_supported(model)
     tokens = torch.randint(50, (length,), generator=torch.Generator().manual_seed(length)).tolist()
     item = Encoded(tokens, [[1], [2]], length, [(), ()])

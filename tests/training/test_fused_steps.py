@@ -150,10 +150,25 @@ def test_as_many_threads_as_you_like_give_the_same(tiny_model):
     assert all(torch.equal(one, other) for one, other in zip(*outs, strict=True))
 
 
+class Adapted(torch.nn.Module):
+    """What has a weight but is more than that, and no Linear: an adapter of PEFT's kind."""
+
+    def __init__(self, base: torch.nn.Linear) -> None:
+        super().__init__()
+        self.base = base
+
+    @property
+    def weight(self) -> Tensor:
+        return self.base.weight
+
+
 def test_layers_of_other_kinds_are_left_as_they_are():
     mlp = MistralMLP(MistralConfig(hidden_size=8, intermediate_size=8)).bfloat16()
     mlp.up_proj = torch.nn.Linear(8, 8, bias=True).bfloat16()
     assert not fuse(mlp)
+    adapted = MistralMLP(MistralConfig(hidden_size=8, intermediate_size=8)).bfloat16()
+    adapted.up_proj = Adapted(adapted.up_proj)
+    assert not fuse(adapted)
     gelu = MistralMLP(MistralConfig(hidden_size=8, intermediate_size=8, hidden_act="gelu"))
     assert not fuse(gelu.bfloat16())
     assert not fuse(torch.nn.LayerNorm(8).bfloat16())
