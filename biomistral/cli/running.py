@@ -16,6 +16,7 @@ from rich.table import Table
 
 from biomistral.advisory import ADVISORY
 from biomistral.cli import launching, terminal
+from biomistral.disk import plain_os_errors
 from biomistral.pipeline import (
     Outcome,
     Step,
@@ -102,10 +103,18 @@ def execute(
             _forget(bar)
             outcomes.append(outcome)
             if launching.is_first():
-                (root / "recipe.yaml").write_text(explain(recipe), encoding="utf-8")
+                _keep_recipe(recipe, root / "recipe.yaml")
             if outcome.verdict.state != "done":
                 console.print(_line(outcome))
     return outcomes
+
+
+def _keep_recipe(recipe: Recipe, place: Path) -> None:
+    """Write it beside what it makes; a run that is finished may be read only."""
+    text = explain(recipe)
+    with plain_os_errors(place):
+        if not place.is_file() or place.read_text(encoding="utf-8") != text:
+            place.write_text(text, encoding="utf-8")
 
 
 def _outcomes(

@@ -6,7 +6,9 @@ Rooms are imported when a step runs, so that planning stays light.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -274,8 +276,9 @@ def score(
 ) -> Make:
     """Accuracy, calibration and intervals of every model.
 
-    ``saved`` are files of what calibrates models already. ``made`` are the folders of the models that the run made itself: what calibrates them is put
-    into these, too. Folders of the user are left as they are.
+    ``saved`` are files of what calibrates models already. ``made`` are the folders of the models that
+    the run made itself: what calibrates them is put into these, too. Folders of the user are left as
+    they are.
     """
 
     def make(out: Path, origin: Origin, progress: Progress) -> None:
@@ -283,6 +286,9 @@ def score(
         from biomistral.evaluation.scores import calibration_file
 
         progress(0, None, "scoring")
+        for folder in made.values():
+            with contextlib.suppress(OSError):  # after a kill there is none, and no outdated one
+                (folder / artifacts.CALIBRATION).unlink()
         score(
             predictions,
             questions,
@@ -293,9 +299,23 @@ def score(
             origin=origin,
         )
         for name, folder in made.items():
-            shutil.copyfile(calibration_file(out, name), folder / artifacts.CALIBRATION)
+            _put_calibration(calibration_file(out, name), folder)
 
     return make
+
+
+def _put_calibration(file: Path, folder: Path) -> None:
+    """Put what calibrates a model beside it, whole or not at all; one that is read only stays so."""
+    draft = folder / f".{artifacts.CALIBRATION}"
+    try:
+        shutil.copyfile(file, draft)
+        draft.replace(folder / artifacts.CALIBRATION)
+    except OSError as error:
+        warnings.warn(
+            f"{folder / artifacts.CALIBRATION}: cannot be written ({error.strerror}); make the folder "
+            f"writable and copy {file} there, or the model is used as it was calibrated before, if it was",
+            stacklevel=2,
+        )
 
 
 def cost(settings: EvaluateSettings, models: Mapping[str, Place]) -> Make:

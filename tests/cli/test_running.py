@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -39,9 +40,12 @@ def test_the_second_run_skips_what_is_there(
 ) -> None:
     recipe = write(merge_text)
     command("run", recipe, "--out", tmp_path / "runs")
+    kept = tmp_path / "runs/small/recipe.yaml"
+    os.utime(kept, (0, 0))
     finished = command("run", recipe, "--out", tmp_path / "runs")
     assert "0 of 1 steps to do" in finished.out
     assert _rows(finished.out)["model/m"][0] == "skipped"
+    assert kept.stat().st_mtime == 0, "a finished run may be read only"
 
 
 def test_a_dry_run_shows_reasons_and_makes_nothing(

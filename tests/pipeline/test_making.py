@@ -31,3 +31,16 @@ def test_files_of_the_benchmark_are_those_of_its_tasks_and_languages(miniature_w
     assert "trial/task.yaml" in relative
     assert "trial/fr/test.jsonl" in relative
     assert not [name for name in relative if "/en/" in name or not name.startswith("trial/")]
+
+
+def test_a_model_that_cannot_be_written_to_stays_and_it_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "m.json"
+    file.write_text("{}")
+    model = tmp_path / "model"
+    model.mkdir()
+    making._put_calibration(file, model)
+    assert [path.name for path in model.iterdir()] == ["calibration.json"]
+    with pytest.warns(
+        UserWarning, match=r"gone/calibration.json: cannot be written .* copy .*m.json"
+    ):
+        making._put_calibration(file, tmp_path / "gone")
