@@ -20,10 +20,12 @@ def cost_section(costs: Sequence[Cost]) -> Section:
     if not costs:
         return Section("cost", "")
     first = costs[0]
-    where = f"on a CPU, {first['threads']} threads" if first["device"] == "CPU" else first["device"]
+    threads = f"{first['threads']} thread{'s' if first['threads'] != 1 else ''}"
+    where = f"on a CPU, {threads}" if first["device"] == "CPU" else first["device"]
     text = (
         f"Measured in this run ({where}), each model in a process of its own; the fastest of several "
-        "times. Memory is what a process took for the model when everything had been used once. "
+        "times. Weights are as they lie in memory: those that are computed in full again when they are "
+        "loaded have that size, whatever their file has. Memory is what a process took for the model when everything had been used once. "
         "Relative times are multiples of the first model's."
     )
     return Section("cost", "Cost", text, tables=[cost_table(costs)])

@@ -194,9 +194,7 @@ def comparison_section(results: Results, comparisons: Sequence[Comparison]) -> S
                 title = f"Models against models, task by task: {describe(setting)}"
                 id_ = slug("pairs-by-task", *map(str, setting))
                 folded.append(pairs_table(by_task, title, id_, titles))
-            charts.append(
-                _differences(averages[:_MOST_PAIRS], f"{name} ({describe(setting)})", setting)
-            )
+            charts += _differences(averages, f"{name} ({describe(setting)})", setting)
     return Section(
         "comparisons",
         "Models against models",
@@ -208,8 +206,21 @@ def comparison_section(results: Results, comparisons: Sequence[Comparison]) -> S
     )
 
 
-def _differences(rows: Sequence[Comparison], caption: str, setting: Setting) -> Chart:
-    return model_figures.difference_chart(slug("differences", *map(str, setting)), caption, rows)
+def _differences(rows: Sequence[Comparison], caption: str, setting: Setting) -> list[Chart]:
+    """Every pair of models; more than fit into one figure are in several of about one size."""
+    id_ = slug("differences", *map(str, setting))
+    parts = -(-len(rows) // _MOST_PAIRS)
+    if parts == 1:
+        return [model_figures.difference_chart(id_, caption, rows)]
+    size = -(-len(rows) // parts)
+    return [
+        model_figures.difference_chart(
+            f"{id_}-part-{part + 1}",
+            f"{caption}, part {part + 1} of {parts}",
+            rows[part * size : (part + 1) * size],
+        )
+        for part in range(parts)
+    ]
 
 
 def _bins_setting(results: Results, setting: Setting) -> str:

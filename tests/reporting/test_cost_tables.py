@@ -32,6 +32,7 @@ def test_times_are_relative_to_the_first_model():
 
 def test_the_section_says_where_it_was_measured():
     assert "on a CPU, 2 threads" in cost_section(COSTS).text
+    assert "on a CPU, 1 thread)" in cost_section([{**COSTS[0], "threads": 1}]).text
     assert "NVIDIA X" in cost_section([{**COSTS[0], "device": "NVIDIA X"}]).text
 
 

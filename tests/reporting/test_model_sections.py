@@ -63,6 +63,18 @@ def test_other_languages_and_single_tasks_are_folded(results):
     assert len(ids) == len(set(ids))
 
 
+def test_figures_of_differences_have_every_pair(results):
+    pairs = [replace(PAIR, second=f"model {n}") for n in range(81)]
+    charts = comparison_section(results, pairs).charts
+    assert [chart.id for chart in charts] == [
+        f"differences-en-letter-3-part-{n}" for n in (1, 2, 3)
+    ]
+    assert charts[2].caption.endswith(", part 3 of 3")
+    for n, row in enumerate(pairs):
+        assert f"less {row.second}: " in charts[n // 27].text
+    assert len(comparison_section(results, pairs[:40]).charts) == 1
+
+
 def test_a_model_without_probabilities_is_named_and_not_just_absent(make_score, tasks):
     rows = [make_score("sure", "average", 0.5), make_score("chatty", "average", 0.4)]
     rows += [replace(rows[0], metric="ece", value=0.1)]
