@@ -68,9 +68,14 @@ def _at(tensor: Tensor, row: int) -> int:
 
 
 def logits_to_gradients(logits: Tensor, labels: Tensor) -> Tensor:
-    """Overwrite logits (N, V) with the gradient of their cross-entropy; return it in nats, (N,)."""
+    """Overwrite logits (N, V) with the gradient of their cross-entropy; return it in nats, (N,).
+
+    Raises ``IndexError`` for a label that is not one of V.
+    """
     nats = torch.empty(len(logits))
-    labels = labels.contiguous()
+    labels = labels.long().contiguous()
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+        raise IndexError(f"a label is not among {logits.shape[1]} logits")
 
     def work(first: int, last: int) -> None:
         scratch = torch.empty(logits.shape[1])

@@ -99,6 +99,14 @@ def test_logits_far_apart_lose_nothing_that_counts():
     )
 
 
+@pytest.mark.parametrize("wrong", [-1, 100])
+def test_a_label_that_is_none_touches_no_memory(wrong):
+    logits = drawn(3, 100)
+    with pytest.raises(IndexError, match="not among 100 logits"):
+        fused_steps.logits_to_gradients(logits, torch.tensor([1, wrong, 3]))
+    assert torch.equal(logits, drawn(3, 100))
+
+
 # --- in a model -----------------------------------------------------------------------------------
 
 
