@@ -154,7 +154,12 @@ def use_blocked_loss(model: Any) -> bool:
     """
     if model.config.model_type not in PLAIN_HEADS or model.get_output_embeddings().bias is not None:
         return False
-    model.forward = types.MethodType(functools.partial(_forward, model.forward), model)
+    plain_forward = model.forward
+
+    def forward(own: Any, *arguments: Any, **inputs: Any) -> Any:  # torch.compile wants a function
+        return _forward(plain_forward, own, *arguments, **inputs)
+
+    model.forward = types.MethodType(forward, model)
     setattr(model, _IS_BLOCKED, True)
     # Read by the Trainer, which then divides by the tokens of all accumulated passes.
     model.accepts_loss_kwargs = True

@@ -6,7 +6,16 @@ import re
 
 import pytest
 
-from biomistral.corpus.marks import CLOSE, GONE, OPEN, RAISED, clean, without_marks
+from biomistral.corpus.marks import (
+    CLOSE,
+    END,
+    GONE,
+    OPEN,
+    RAISED,
+    clean,
+    paragraphs_from,
+    without_marks,
+)
 
 
 def marked(text: str) -> str:
@@ -76,4 +85,6 @@ def test_text_may_be_taken_as_it_stands() -> None:
     ],
 )
 def test_long_runs_of_anything_are_no_trap(piece: str) -> None:
-    assert len(clean(marked(piece * 100_000))) <= len(piece) * 100_000
+    text = marked(piece * 100_000)
+    assert len(clean(text)) <= len(piece) * 100_000
+    assert paragraphs_from(f"{text}{END}".encode()) == list(filter(None, [clean(text)]))

@@ -172,3 +172,9 @@ def test_saving_leaves_no_trace(tiny_model, tmp_path):
     model.save_pretrained(tmp_path / "saved")
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
     assert again(input_ids=torch.tensor([[5, 6]]), labels=torch.tensor([[5, 6]])).logits is not None
+
+
+def test_a_model_whose_loss_is_in_blocks_can_be_compiled(tiny_model):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    assert use_blocked_loss(model)
+    torch.compile(model, backend="eager")  # refuses what is no plain function
