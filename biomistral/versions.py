@@ -43,7 +43,7 @@ STEP_VERSIONS: Mapping[str, int] = {
     "translate": 2,
     "ensemble": 3,
     "score": 5,
-    "report": 12,
+    "report": 13,
     "cost": 2,
 }
 

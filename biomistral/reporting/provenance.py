@@ -103,6 +103,8 @@ def sources_of(section: str, table: Table, row: Row, made: Sequence[Made]) -> li
     names = {row.label, *(cell.text for cell in row.cells if cell.value is None)}
     heads = {column.title for column in table.columns}
     kinds = SOURCES.get(section, _UNKNOWN)
+    if section == "provenance":  # where names repeat from kind to kind, which stand in the row
+        kinds = tuple(kind for kind in kinds if kind in names)
     tied = [
         each
         for each in made
@@ -119,10 +121,10 @@ def sources_of(section: str, table: Table, row: Row, made: Sequence[Made]) -> li
 
 
 def questions_behind(score: Score | None) -> str:
-    """Task, language, scoring and shots of the questions that a score is of; no task: of all."""
+    """Task (or group of tasks), language, scoring and shots of the questions that a score is of."""
     if score is None:
         return ""
-    task = "" if score.task == AVERAGE else score.task
+    task = f"group:{score.group}" if score.task == AVERAGE else score.task
     return "|".join((task, score.language, score.scoring, str(score.shots)))
 
 

@@ -15,7 +15,7 @@ from biomistral.reporting.browser_files import read_board, write_browser
 
 TASKS = [
     Task("heart", "Heart", "medical", "invented", "MIT"),
-    Task("secret", "Secret", "medical", "invented", "all rights reserved"),
+    Task("secret", "Secret", "general", "invented", "all rights reserved"),
 ]
 MODELS = ("base", "<b>tuned</b>")
 
@@ -148,6 +148,12 @@ def test_the_browser_filters_searches_and_pages(site: Path, browser) -> None:
     assert browser.run(f"{cards}[0].querySelector('[dir=rtl]').lang") == "ar"
     browser.run("document.querySelector('[data-step=\"1\"]').click()")
     browser.wait(f"{cards}.length === 10")
+    # A group of tasks, as links from averages name it.
+    browser.open(f"{(site / 'questions.html').as_uri()}#task=group:general&language=en")
+    browser.wait("document.documentElement.dataset.ready")
+    assert browser.run(said).startswith("30 questions; ")
+    assert "Secret" in browser.run("document.querySelector('#aggregates tbody').textContent")
+    assert "Heart" not in browser.run("document.querySelector('#aggregates tbody').textContent")
     # Another address in the same tab is read whole, its page too.
     browser.run("location.hash = '#task=heart&language=en&page=2'")
     browser.wait(f"{cards}.length === 10 && {cards}[0].querySelector('[lang=en]')")

@@ -65,6 +65,12 @@ def test_a_pair_of_models_is_of_the_predictions_of_both() -> None:
     assert keys("comparisons", row) == ["predictions/base", "predictions/tuned", "scores/scores"]
 
 
+def test_a_row_of_the_provenance_is_of_the_one_artefact_that_it_names() -> None:
+    row = Row("tuned", (text_cell("adapter"), number_cell(10.0)))
+    assert keys("provenance", row) == ["adapter/tuned"]
+    assert keys("provenance", Row("pmc", (text_cell("tokens"), number_cell(1.0)))) == ["tokens/pmc"]
+
+
 def test_a_baseline_is_of_the_scores_alone() -> None:
     assert keys("accuracy", Row("random choice", (Cell(),), "baseline")) == ["scores/scores"]
 
@@ -105,5 +111,5 @@ def test_a_folder_that_the_package_did_not_make_has_no_command() -> None:
 def test_the_questions_behind_a_score_are_those_of_its_task_and_setting(make_score) -> None:
     assert questions_behind(make_score("base", "heart", 0.5)) == "heart|en|letter|3"
     average: Score = make_score("base", "average", 0.5, language="ar", shots=0)
-    assert questions_behind(average) == "|ar|letter|0"
+    assert questions_behind(average) == "group:medical|ar|letter|0"
     assert questions_behind(None) == ""

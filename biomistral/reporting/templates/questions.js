@@ -64,6 +64,11 @@ const pairs = {
   neither: (a, b, row) => !isRight(a, row) && !isRight(b, row),
 };
 
+// A task is chosen by its place, a group of tasks by its name.
+const GROUP = "group:";
+const isOfTask = (row, task) =>
+  task === "" || (task.startsWith(GROUP) ? data.tasks[data.task[row]].group === task.slice(GROUP.length) : data.task[row] === Number(task));
+
 // The rows that pass all filters but the words, in order.
 const filtered = (track, other) => {
   const task = field("task").value, language = field("language").value;
@@ -71,7 +76,7 @@ const filtered = (track, other) => {
   const wanted = outcome[field("answer").value], both = pairs[field("pair").value];
   const found = [];
   for (let row = 0; row < data.rows; row++) {
-    if (task !== "" && data.task[row] !== Number(task)) continue;
+    if (!isOfTask(row, task)) continue;
     if (language !== "" && data.language[row] !== Number(language)) continue;
     if (track.choice[row] === ABSENT || track.sure[row] < from || track.sure[row] > to) continue;
     if (!wanted(track, row)) continue;
@@ -156,7 +161,7 @@ const histogram = (track, rows) => {
 };
 
 const breakdown = (track, other, rows) => {
-  const byTask = field("task").value === "";
+  const byTask = field("task").value === "" || field("task").value.startsWith(GROUP);
   if (!byTask && field("language").value !== "") return null;
   const groups = new Map();
   for (const row of rows) {
@@ -314,7 +319,9 @@ const start = (value) => {
   }
   const used = (column) => new Set(column);
   const [tasks, languages] = [used(data.task), used(data.language)];
-  options("task", [["", "all"], ...data.tasks.map((task, i) => [String(i), task.title]).filter((_, i) => tasks.has(i))]);
+  const groups = [...new Set(data.tasks.filter((_, i) => tasks.has(i)).map((task) => task.group))];
+  const grouped = groups.length > 1 ? groups.map((group) => [GROUP + group, `all ${group}`]) : [];
+  options("task", [["", "all"], ...grouped, ...data.tasks.map((task, i) => [String(i), task.title]).filter((_, i) => tasks.has(i))]);
   options("language", [["", "all"], ...data.languages.map((each, i) => [String(i), each.name]).filter((_, i) => languages.has(i))]);
   options("setting", [...new Set(data.tracks.map(settingName))].map((name) => [name, name]));
   form.hidden = false;
