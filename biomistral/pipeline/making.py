@@ -306,7 +306,7 @@ def score(
 
 def _put_calibration(file: Path, folder: Path) -> None:
     """Put what calibrates a model beside it, whole or not at all; one that is read only stays so."""
-    draft = folder / f".{artifacts.CALIBRATION}"
+    draft = folder / f"calibration{artifacts.VOLATILE_SUFFIX}"  # no part of the model, if left over
     try:
         shutil.copyfile(file, draft)
         draft.replace(folder / artifacts.CALIBRATION)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from biomistral.errors import InputError, ModelError
-from biomistral.models.adapted import adapted
+from biomistral.models.adapted import _weight, adapted
 from biomistral.models.adapters import ADAPTER_CONFIG, ADAPTER_FILE
 from biomistral.models.identity import digest_of_model, model_digest
 from biomistral.models.loading import load_model, load_tokenizer
@@ -177,6 +177,15 @@ def test_an_adapter_of_another_width_is_refused_with_both_shapes(run, make_model
     other = make_model(hidden_size=32)
     with pytest.raises(ModelError, match=r"shape \[64, 64\] in the adapter and \["):
         load_model(f"{other}+{run / 'adapter/tuned'}", device=CPU)
+
+
+def test_a_tensor_that_the_loaded_model_calls_otherwise_is_named(make_model):
+    model = AutoModelForCausalLM.from_pretrained(make_model())
+    weights = dict(model.named_parameters())
+    inside = "layers.0.self_attn.q_proj.weight"
+    assert _weight(model, weights, inside) is not None  # model.layers... in the model
+    with pytest.raises(ModelError, match="changes layers.0.experts.1, which the loaded model"):
+        _weight(model, weights, "layers.0.experts.1")
 
 
 def test_base_and_adapter_both_count_for_the_digest(run):
