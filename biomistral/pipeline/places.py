@@ -36,9 +36,8 @@ class Place:
             return [str(error)]
         if parts and whole:
             problem = (
-                f"{self.path}: is a model with an adapter, and nothing is trained from, merged with or "
-                "quantized from one; merge the two (biomistral merge, see docs/merging.md) and name "
-                "the folder of the result"
+                f"{self.path}: is a model with an adapter, which can be evaluated and no more; merge the "
+                "two (biomistral merge, see docs/merging.md) and name the folder of the result"
             )
             return [problem]
         is_there = parts or is_hub_id(self.path) or Path(self.path).is_dir()

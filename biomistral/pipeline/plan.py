@@ -196,7 +196,7 @@ class _Builder:
         settings = self.recipe.corpus[index]
         model = links.tokenizer_model(self.recipe, settings) or ""
         sources, missing = self.corpus_files(settings)
-        reads = self.model_inputs([model])
+        reads = self.model_inputs([model], whole=True)
         if settings.exclude_overlap_with:
             reads["needs"].append("questions/benchmark")
         self.add(

@@ -184,7 +184,7 @@ def test_a_tensor_that_the_loaded_model_calls_otherwise_is_named(make_model):
     weights = dict(model.named_parameters())
     inside = "layers.0.self_attn.q_proj.weight"
     assert _weight(model, weights, inside) is not None  # model.layers... in the model
-    with pytest.raises(ModelError, match="changes layers.0.experts.1, which the loaded model"):
+    with pytest.raises(ModelError, match=r"changes layers\.0\.experts\.1, which the loaded model"):
         _weight(model, weights, "layers.0.experts.1")
 
 
