@@ -112,7 +112,7 @@ def loss_table(
                 rows.append(Row(name, (*map(score_cell, scores), *_loss_cells(test, name))))
     return Table(
         id=slug("quantization-loss", *map(str, setting)),
-        title=f"{group.capitalize()} tasks: {describe(setting)}",
+        title=f"What variants lose, {group} tasks: {describe(setting)}",
         head="Model",
         columns=(
             Column("Accuracy, %", "higher"),

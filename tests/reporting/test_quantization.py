@@ -82,6 +82,7 @@ def test_the_loss_has_its_interval_whichever_way_the_pair_was_tested(results, tu
     if turned:
         test = replace(WORSE, first="small", second="full", difference=-0.05, low=-0.08, high=-0.02)
     table = loss_table(results, [test], variants_of(MODELS), SETTING)
+    assert table.title.startswith("What variants lose, medical tasks: ")  # not that of all models
     assert [(row.label, [cell.text for cell in row.cells]) for row in table.rows] == [
         ("full", ["60.0", "60.0", "–", "–", "–", "–"]),
         ("small", ["55.0", "55.0", "−5.0", "−8.0 to −2.0", "< 0.001", "0.012"]),
