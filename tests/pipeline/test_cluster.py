@@ -65,6 +65,22 @@ def test_a_folder_has_one_mark_however_many_runs_share_it(tmp_path) -> None:
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".cluster"]
 
 
+def test_the_mark_of_a_run_that_began_a_moment_before_stays(tmp_path, monkeypatch) -> None:
+    first, second = Cluster.__new__(Cluster), Cluster.__new__(Cluster)
+    is_file = Path.is_file
+
+    def not_yet(_: Path) -> bool:
+        """The second looks; before it writes, the first has written."""
+        monkeypatch.setattr(Path, "is_file", is_file)
+        first.share(tmp_path)
+        return False
+
+    monkeypatch.setattr(Path, "is_file", not_yet)
+    second.share(tmp_path)
+    assert first.mark == second.mark
+    assert [path.name for path in tmp_path.iterdir()] == [".cluster"]
+
+
 def test_work_is_packed_and_done(monkeypatch) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'biomistral[cluster]'")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
