@@ -29,20 +29,23 @@ def step_of(checkpoint: Path | None) -> int:
     return int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
 
 
-def newest_complete(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint in ``folder`` and remove those that are not whole."""
+def newest_complete(folder: Path, *, sweep: bool = True) -> Path | None:
+    """Return the newest whole checkpoint in ``folder``; with ``sweep`` remove those not whole."""
     whole = []
     for checkpoint in folder.glob("checkpoint-*"):
         if (checkpoint / COMPLETE).exists():
             whole.append(checkpoint)
-        else:
+        elif sweep:
             shutil.rmtree(checkpoint)
     return max(whole, key=step_of, default=None)
 
 
 def newest_of_all(folder: Path) -> Path | None:
-    """Do the same in each of several processes; the first one sweeps."""
+    """Do the same in each of several processes; the first one sweeps.
+
+    It alone: another machine may see late that a checkpoint is whole.
+    """
     if processes.is_first():
         newest_complete(folder)
     processes.wait_for_all()
-    return newest_complete(folder)
+    return newest_complete(folder, sweep=False)

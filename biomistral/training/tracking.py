@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
-import shutil
 import time
 import warnings
 from collections.abc import Mapping
@@ -46,7 +45,8 @@ class Trackers:
             self._board = _writer(Path(settings.tensorboard) / settings.name, step)
         elif board is not None and importlib.util.find_spec("tensorboard") is not None:
             if step == 0:
-                shutil.rmtree(board, ignore_errors=True)  # of an earlier model of this name
+                for events in board.glob("events.out.tfevents.*"):  # of an earlier model
+                    events.unlink(missing_ok=True)
             self._board = _writer(board, step)
         elif board is not None:
             _say_once(

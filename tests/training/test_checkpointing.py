@@ -51,6 +51,13 @@ def test_when_none_is_whole_nothing_is_left(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_only_who_sweeps_removes(tmp_path):
+    write(tmp_path, 10, whole=True)
+    late = write(tmp_path, 20, whole=False)
+    assert newest_complete(tmp_path, sweep=False) == tmp_path / "checkpoint-10"
+    assert late.is_dir()
+
+
 def test_other_files_are_left_alone(tmp_path):
     (tmp_path / "notes").write_text("mine")
     write(tmp_path, 10, whole=True)
@@ -75,8 +82,8 @@ def test_of_several_processes_the_first_sweeps_and_the_others_look_when_it_has(
         there_when_waiting.append((tmp_path / "checkpoint-20").exists())
 
     monkeypatch.setattr(processes, "wait_for_all", wait)
+    write(tmp_path, 20, whole=False)
     for rank in ("1", "0"):
         monkeypatch.setenv("RANK", rank)
-        write(tmp_path, 20, whole=False)
         assert newest_of_all(tmp_path) is None
     assert there_when_waiting == [True, False]

@@ -39,6 +39,9 @@ def test_tensorboard_is_told_in_the_folder_given_where_it_is_installed(tmp_path)
     resumed = tracking.Trackers(settings_of(), 1, tmp_path / "board")
     resumed.close()
     assert len(list((tmp_path / "board").iterdir())) == 2
+    (tmp_path / "board/notes").write_text("mine")
+    tracking.Trackers(settings_of(), board=tmp_path / "board").close()
+    assert len(list((tmp_path / "board").iterdir())) == 2, "what is no curve stays"
     tracking.Trackers(settings_of(tensorboard=str(tmp_path / "own")), board=tmp_path / "x").close()
     assert [path.name for path in (tmp_path / "own").iterdir()] == ["m"]
     assert not (tmp_path / "x").exists()
