@@ -53,7 +53,9 @@ def origin_of(
 ) -> Origin:
     """What a run by itself, without a pipeline, is made from."""
     inputs = {"model": artifacts.fingerprint_of_files([model])}
-    inputs |= {f"data/{path.name}": artifacts.file_digest(path) for path in files}
+    # Numbered, for files of several folders may have one name.
+    marks = {f"data/{i}/{path.name}": artifacts.file_digest(path) for i, path in enumerate(files)}
+    inputs |= marks
     if test_runs is not None:
         inputs["test_runs"] = artifacts.file_digest(test_runs)
     asked = [[r.prompt, *r.continuations, r.gold] for r in requests]

@@ -30,6 +30,18 @@ def run_of(num_rows: int, tmp_path: Path = Path("out"), **changes: object) -> tu
     return tuning_run.plan(settings_of(**changes), tmp_path, rows, 3)
 
 
+def test_of_two_files_of_one_name_both_count(tmp_path):
+    files = [tmp_path / "a/data.jsonl", tmp_path / "b/data.jsonl"]
+    marks = set()
+    for texts in (("1", "2"), ("3", "2"), ("1", "3")):
+        for path, text in zip(files, texts, strict=True):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        origin = tuning_run.origin_of(settings_of(), tmp_path / "a", files, [], None, 1)
+        marks.add(origin.inputs["data/0/data.jsonl"] + origin.inputs["data/1/data.jsonl"])
+    assert len(marks) == 3
+
+
 @pytest.fixture
 def learner() -> SimpleNamespace:
     return SimpleNamespace(_no_split_modules=["Layer"])
