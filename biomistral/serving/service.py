@@ -8,6 +8,7 @@ disconnects, a request out of time) is a cancelled task here, and its job ends w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import logging
 import threading
@@ -133,12 +134,15 @@ class Service:
                     task.cancel()
 
     async def _next(self, arrived: asyncio.Queue[T], begun: float, started: Collection[int]) -> T:
+        # Not asyncio.wait_for: before Python 3.12 it forgets that it was cancelled if there is an item
+        # in the same moment, and what a client left behind would run to its end.
         left = begun + self.timeout_seconds - time.monotonic()
-        try:
-            return await asyncio.wait_for(arrived.get(), left)
-        except TimeoutError:
-            self.metrics.add("timeouts_total")
-            raise too_slow(self.timeout_seconds, started=bool(started)) from None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(left):
+                if left > 0:
+                    return await arrived.get()
+        self.metrics.add("timeouts_total")
+        raise too_slow(self.timeout_seconds, started=bool(started))
 
     async def _carry(
         self,
@@ -181,7 +185,8 @@ class Service:
 
         with self.gate.admit(1):
             try:
-                return await asyncio.wait_for(run(), self.timeout_seconds)
+                async with asyncio.timeout(self.timeout_seconds):
+                    return await run()
             except TimeoutError:
                 self.metrics.add("timeouts_total")
                 raise too_slow(self.timeout_seconds, started=started) from None
