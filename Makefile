@@ -7,7 +7,7 @@ RUN ?= runs
 # Keeps freed memory in the process: a fifth more tokens a second when training on a CPU (glibc).
 MALLOC := MALLOC_MMAP_THRESHOLD_=1000000000 MALLOC_TRIM_THRESHOLD_=2000000000
 
-.PHONY: help setup demo test coverage check format docs bench clean
+.PHONY: help setup demo test coverage check format docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,7 +15,6 @@ help:
 	@echo "make test    run all tests"
 	@echo "make coverage  the same, and which lines they run"
 	@echo "make check   format, lint, types, generated docs up to date"
-	@echo "make bench   run the benchmarks of benchmarks/"
 	@echo "make docs    write the generated pages of docs/"
 	@echo "make setup   install the locked dependencies into .venv"
 
@@ -53,9 +52,6 @@ format: setup
 docs: setup
 	$(BIN)/biomistral recipe reference > docs/recipe.md
 	$(BIN)/biomistral recipe schema > docs/recipe.schema.json
-
-bench: setup
-	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .coverage

@@ -1,24 +1,25 @@
 """Generation on a CPU: bfloat16, our 4-bit layers, PyTorch's int4 kernel alone, and llama.cpp.
 
-    python benchmarks/bench_generate.py WORK [--layers 22] [--threads 1] [--repeats 3] [--llama PYTHON]
+    python benchmarks/bench_generate.py WORK [--layers 22] [--threads 1] [--repeats 3] [--llama FOLDER]
         [--result FILE.md]
 
 A random model of the shape of TinyLlama (1.1 billion parameters; --layers makes it smaller) is kept
 in bfloat16 and rounded to 4 bits (AWQ layout, group 128). Each variant is a process of its own that
-measures in this order: the memory it takes; the reading of a prompt of 512 tokens; generation of 32
-tokens behind it, one sequence and 8 at once; and evaluation, 32 questions of about 150 tokens. Times
+measures in this order: the reading of a prompt of 512 tokens; generation of 32 tokens, one sequence
+and 8 at once; the memory all this took, libraries apart; and evaluation, 32 questions of about 150 tokens. Times
 are CPU times, the least of the repeats; variants take turns. The memory bandwidth and the peak of
-bfloat16 matrix products are measured in the same run. --llama names the Python of an environment with
-llama-cpp-python and gguf; it gets the same weights as BF16 and Q4_0.
+bfloat16 matrix products are measured in the same run. --llama names the folder of llama.cpp's programs
+(llama-bench, llama-batched-bench, llama-quantize); they get the same weights as GGUF files of three
+types. Their times are by the clock, so nothing else should run.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import functools
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -116,9 +117,15 @@ def limits(threads: int) -> dict[str, float]:
     return {"bandwidth": bandwidth, "peak": peak}
 
 
-def resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def resident() -> tuple[int, int]:
+    """Bytes in use by this process, what was freed given back to the system; and the most there were."""
+    ctypes.CDLL(None).malloc_trim(0)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    now, most = (
+        next(1024 * int(line.split()[1]) for line in lines if line.startswith(key))
+        for key in ("VmRSS:", "VmHWM:")
+    )
+    return now, most
 
 
 def measure(folder: Path, variant: str, threads: int, repeats: int) -> dict[str, float]:
@@ -135,7 +142,7 @@ def measure(folder: Path, variant: str, threads: int, repeats: int) -> dict[str,
     if variant == "kernel":
         hybrid.FEW_ROWS = 1 << 30
     tokenizer = load_tokenizer(folder)
-    before = resident()
+    before, _ = resident()
     started = time.process_time()
     model = load_model(folder)
     found: dict[str, float] = {"load": time.process_time() - started}
@@ -157,7 +164,8 @@ def measure(folder: Path, variant: str, threads: int, repeats: int) -> dict[str,
         first = least(functools.partial(run, number, 1), repeats)
         whole = least(functools.partial(run, number, 1 + NEW), repeats)
         found[f"generation_{number}"] = number * NEW / (whole - first)
-    found["memory"] = resident() - before
+    now, most = resident()
+    found |= {"memory": now - before, "peak": most - before}
     requests = [
         Request(str(i), "t", "en", 0, 1, "letter", question(i), ("A", "B", "C", "D"), 0)
         for i in range(32)
@@ -170,7 +178,6 @@ def measure(folder: Path, variant: str, threads: int, repeats: int) -> dict[str,
         * tokens
         / least(lambda: score_requests(model, encoder, requests), repeats_slow)
     )
-    found["peak_memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return found
 
 
@@ -181,83 +188,33 @@ def question(index: int) -> str:
 
 # --- llama.cpp ------------------------------------------------------------------------------------
 
-LLAMA = """
-import json, sys, time
-import llama_cpp.llama_cpp as lower
-from llama_cpp import Llama
-# Without its repacked weights (AMX): with them 0.3.36 ended in a segmentation fault on the machine
-# that the results are from.
-defaults = lower.llama_model_default_params
-def without():
-    parameters = defaults(); parameters.use_extra_bufts = False; return parameters
-lower.llama_model_default_params = without
-path, threads, repeats, prompt, new = sys.argv[1], *map(int, sys.argv[2:])
-model = Llama(path, n_ctx=prompt + new + 16, n_batch=512, n_threads=threads, n_threads_batch=threads,
-              verbose=False, logits_all=False)
-ids = [5 + n % 1900 for n in range(prompt)]
-def read():
-    model.reset(); model._ctx.kv_cache_clear() if hasattr(model._ctx, "kv_cache_clear") else None
-    model.eval(ids)
-def write():
-    for n in range(new): model.eval([7 + n])
-def least(before, call):
-    found = []
-    for _ in range(repeats):
-        before(); started = time.process_time(); call(); found.append(time.process_time() - started)
-    return min(found)
-def short():
-    model.reset(); model.eval(ids[:16])
-read()
-print(json.dumps({"prompt": prompt / least(lambda: None, read), "generation_1": new / least(short, write)}))
-"""
 
-GGUF = """
-import json, sys
-from pathlib import Path
-import numpy as np, gguf
-from safetensors import safe_open
-folder, out, kind = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-config = json.loads((folder / "config.json").read_text())
-heads, kv = config["num_attention_heads"], config["num_key_value_heads"]
-writer = gguf.GGUFWriter(out, "llama")
-writer.add_context_length(config["max_position_embeddings"]); writer.add_embedding_length(config["hidden_size"])
-writer.add_block_count(config["num_hidden_layers"]); writer.add_feed_forward_length(config["intermediate_size"])
-writer.add_head_count(heads); writer.add_head_count_kv(kv); writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-writer.add_rope_dimension_count(config["hidden_size"] // heads); writer.add_vocab_size(config["vocab_size"])
-writer.add_tokenizer_model("llama")
-size = config["vocab_size"]
-writer.add_token_list([b"<unk>", b"<s>", b"</s>"] + [f"<0x{b:02X}>".encode() for b in range(256)] + [f"t{i}".encode() for i in range(size - 259)])
-writer.add_token_scores([0.0] * size); writer.add_token_types([2, 3, 3] + [6] * 256 + [1] * (size - 259))
-names = {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output", "gate_proj": "ffn_gate",
-         "up_proj": "ffn_up", "down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
-def permuted(w, n):
-    return w.reshape(n, 2, w.shape[0] // n // 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)
-with safe_open(folder / "model.safetensors", "pt") as stored:
-    for name in stored.keys():
-        w = stored.get_tensor(name).float().numpy()
-        parts = name.split(".")
-        if parts[1] == "layers":
-            if parts[4] in ("q_proj", "k_proj"): w = permuted(w, heads if parts[4] == "q_proj" else kv)
-            new = f"blk.{parts[2]}.{names[parts[4] if parts[3] in ('self_attn', 'mlp') else parts[3]]}.weight"
+def measure_llama(tools: Path, work: Path, plain: Path, kind: str, arguments: Any) -> Any:
+    """Tokens per second of llama.cpp's own benchmarks, the best of the repeats."""
+    file = work / f"{plain.name}-{kind}.gguf"
+    if not file.exists():
+        from biomistral.models.checkpoints import Checkpoint
+        from biomistral.models.loading import load_tokenizer
+        from biomistral.quantization.gguf_writing import OWN_TYPES, run_tool, write_gguf
+
+        if kind in OWN_TYPES:
+            tokenizer = load_tokenizer(plain)
+            write_gguf(Checkpoint(plain), file, kind, name=plain.name, tokenizer=tokenizer)
         else:
-            new = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output"}[parts[-2]] + ".weight"
-        plain = w.ndim == 1
-        t = gguf.GGMLQuantizationType.F32 if plain else getattr(gguf.GGMLQuantizationType, "BF16" if new[0] != "b" else kind)
-        writer.add_tensor(new, w if plain else gguf.quants.quantize(w, t), raw_dtype=t)
-writer.write_header_to_file(); writer.write_kv_data_to_file(); writer.write_tensors_to_file(); writer.close()
-"""
+            os.environ["PATH"] = f"{tools}{os.pathsep}{os.environ['PATH']}"
+            run_tool(work / f"{plain.name}-bf16.gguf", file, kind)
+    threads, repeats = str(arguments.threads), str(arguments.repeats)
+    words = [tools / "llama-bench", "-m", file, "-t", threads, "-r", repeats, "-o", "json"]
+    one = json.loads(outcome([*words, "-p", str(PROMPT), "-n", str(NEW)]))
+    found = {"generation_1" if run["n_gen"] else "prompt": max(run["samples_ts"]) for run in one}
+    words = [tools / "llama-batched-bench", "-m", file, "-t", threads, "-c", "2048", "-npp", "16"]
+    words += ["-ntg", str(NEW), "-npl", str(BATCH), "--output-format", "jsonl"]
+    speeds = [json.loads(outcome(words).splitlines()[-1])["speed_tg"] for _ in range(int(repeats))]
+    return {**found, f"generation_{BATCH}": max(speeds)}
 
 
-def measure_llama(python: str, work: Path, plain: Path, kind: str, numbers: list[int]) -> Any:
-    path = work / f"{plain.name}-{kind}.gguf"
-    if not path.exists():
-        subprocess.run([sys.executable, "-c", GGUF, str(plain), str(path), kind], check=True)
-    words = [python, "-c", LLAMA, str(path), *map(str, numbers)]
-    done = subprocess.run(words, check=False, capture_output=True)
-    if done.returncode:
-        print(f"llama.cpp {kind}: ended with status {done.returncode}", file=sys.stderr)
-        return {}
-    return json.loads(done.stdout)
+def outcome(words: list[Any]) -> str:
+    return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -273,6 +230,7 @@ def in_process(work: Path, folder: Path, variant: str, arguments: Any) -> dict[s
 def table(found: dict[str, dict[str, float]]) -> str:
     columns = {
         "memory": ("memory, GB", 1e-9),
+        "peak": ("at its peak, GB", 1e-9),
         "prompt": ("prompt, tokens/s", 1),
         "generation_1": ("generation, tokens/s", 1),
         f"generation_{BATCH}": (f"{BATCH} at once, tokens/s", 1),
@@ -298,7 +256,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=22)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--llama")
+    parser.add_argument("--llama", type=Path)
     parser.add_argument("--result", type=Path)
     parser.add_argument("--measure", nargs=2)
     arguments = parser.parse_args()
@@ -318,10 +276,9 @@ def main() -> None:
         found[variant] = in_process(arguments.work, folder, variant, arguments)
         print(variant, json.dumps(found[variant]), file=sys.stderr)
     if arguments.llama:
-        numbers = [arguments.threads, arguments.repeats, PROMPT, NEW]
-        for kind in ("BF16", "Q4_0"):
-            found[f"llama.cpp {kind}"] = measure_llama(
-                arguments.llama, arguments.work, plain, kind, numbers
+        for kind in ("bf16", "q4_0", "q4_k_m"):
+            found[f"llama.cpp {kind.upper()}"] = measure_llama(
+                arguments.llama, arguments.work, plain, kind, arguments
             )
     again = in_process(arguments.work, plain, "limits", arguments)
     text = table(found) + (

@@ -2,7 +2,10 @@
 
 This process becomes the server (``exec``), so signals and exit status are its own. Keys go through
 the environment, where ``ps`` does not show them. Options that a server has no counterpart for are
-refused. Neither server knows calibration or the advisory.
+refused. Neither server knows calibration or the advisory. Both would answer any web page that a
+browser on this machine shows, and vLLM would report home; here they do not.
+
+Tried with llama-server 0.5 (b1-0c1e570) and vLLM 0.32 on a CPU.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ class Server:
     program: str
     remedy: str  # where it is not installed
     key_variable: str
+    environment: Mapping[str, str]  # where it is not set by the user
     takes: frozenset[str]  # of our options
     arguments: Arguments
 
@@ -46,7 +50,9 @@ def command(backend: str, model: str, options: ServeOptions) -> tuple[list[str],
             f"--backend {backend}: needs the program {server.program!r}, which is not installed; "
             f"{server.remedy}"
         )
-    environment = {server.key_variable: options.api_key} if options.api_key else {}
+    environment = {k: v for k, v in server.environment.items() if k not in os.environ}
+    if options.api_key:
+        environment[server.key_variable] = options.api_key
     return [program, *arguments], environment
 
 
@@ -71,7 +77,7 @@ def _vllm(model: str, options: ServeOptions) -> list[str]:
     words = ["serve", model, "--host", options.host, "--port", str(options.port)]
     # Left to vLLM unless it is asked for: some kernels for quantized weights want float16.
     dtype = "float32" if options.precision == "float32" else "auto"
-    words += ["--max-num-seqs", str(options.max_batch), "--dtype", dtype]
+    words += ["--max-num-seqs", str(options.max_batch), "--dtype", dtype, "--allowed-origins", "[]"]
     path = Path(model)
     name = options.name or (path.resolve().name if path.is_dir() else model)
     words += ["--served-model-name", name]
@@ -119,6 +125,7 @@ SERVERS: Mapping[str, Server] = {
         "vllm",
         "run: pip install 'biomistral[vllm]'",
         "VLLM_API_KEY",
+        {"VLLM_NO_USAGE_STATS": "1"},
         frozenset({*_BOTH, "precision", "revision"}),
         _vllm,
     ),
@@ -127,6 +134,8 @@ SERVERS: Mapping[str, Server] = {
         "get it from https://github.com/ggml-org/llama.cpp/releases (or build it, or brew install "
         "llama.cpp) and put llama-server on the PATH",
         "LLAMA_API_KEY",
+        # One context shared by all answers: a whole one for each of 8 takes 34 GB for Mistral 7B.
+        {"LLAMA_ARG_KV_UNIFIED": "1", "LLAMA_ARG_CORS_ORIGINS": "localhost"},
         frozenset({*_BOTH, "timeout_seconds"}),
         _llama_cpp,
     ),

@@ -103,7 +103,8 @@ class Guard:
         size, more = 0, True
         while more:
             try:
-                message = await asyncio.wait_for(receive(), _SECONDS_FOR_A_PART)
+                async with asyncio.timeout(_SECONDS_FOR_A_PART):
+                    message = await receive()
             except TimeoutError:
                 raise Failure(
                     408,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -68,25 +69,44 @@ def vllm(monkeypatch, tiny_model):
     return module
 
 
-@pytest.mark.parametrize(
-    ("scoring", "continuations"),
-    [("letter", ("A", "B")), ("published", ("A", "B")), ("cloze", (" bark", " thé froid"))],
-)
-def test_answers_equal_those_of_the_engine_of_our_own(vllm, tiny_model, scoring, continuations):
+SCORINGS = [("letter", ("A", "B")), ("published", ("A", "B")), ("cloze", (" bark", " thé froid"))]
+
+
+def _check(engine, folder, scoring, continuations):
+    """The engine finds what the one of our own does."""
     requests = _requests(scoring, continuations)
     kept = {}
 
     def keep(indices, rows, tops):
         kept.update(zip(indices, zip(rows, tops, strict=True), strict=True))
 
-    VllmEngine(tiny_model, precision="float32").score(requests, keep=keep, progress=ignore)
-    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
-    own = score_requests(model, TextEncoder(load_tokenizer(tiny_model)), requests)
-    for index, (row, top) in sorted(kept.items()):
+    engine.score(requests, keep=keep, progress=ignore)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    own = score_requests(model, TextEncoder(load_tokenizer(folder)), requests)
+    assert sorted(kept) == list(range(len(requests)))
+    for index, (row, top) in kept.items():
         assert row == pytest.approx(own.logprobs[index], abs=1e-4)
         if scoring == "published":
             assert top == own.tops[index]
+
+
+@pytest.mark.parametrize(("scoring", "continuations"), SCORINGS)
+def test_answers_equal_those_of_the_engine_of_our_own(vllm, tiny_model, scoring, continuations):
+    engine = VllmEngine(tiny_model, precision="float32")
+    _check(engine, tiny_model, scoring, continuations)
     assert vllm.opened == [(str(tiny_model), "float32", True)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_answers_of_vllm_itself_equal_those_of_the_engine_of_our_own(make_model, monkeypatch):
+    if find_spec("vllm") is None:
+        pytest.skip("vllm is not installed")
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")  # GB
+    folder = make_model(0, num_attention_heads=2, num_key_value_heads=1)  # wide enough for it
+    engine = VllmEngine(folder, precision="float32", enforce_eager=True)
+    for scoring, continuations in SCORINGS:
+        _check(engine, folder, scoring, continuations)
 
 
 def test_a_text_must_leave_room_for_the_token_that_is_generated(vllm, tiny_model, monkeypatch):
@@ -98,7 +118,8 @@ def test_a_text_must_leave_room_for_the_token_that_is_generated(vllm, tiny_model
         assert engine.too_long([request]) == found
 
 
-def test_without_vllm_the_error_says_how_to_get_it(tiny_model) -> None:
+def test_without_vllm_the_error_says_how_to_get_it(tiny_model, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'biomistral\[vllm\]'"):
         VllmEngine(tiny_model)
 
@@ -117,7 +138,8 @@ def test_a_setting_chooses_it_and_its_answers_are_kept_apart(vllm, tiny_model, t
     assert len(list((tmp_path / "units").glob("*.parquet"))) == 2
 
 
-def test_a_run_without_vllm_ends_before_anything_is_made(tiny_model, tmp_path):
+def test_a_run_without_vllm_ends_before_anything_is_made(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
     settings = EvaluateSettings(models=["m"], engine="vllm")
     with pytest.raises(MissingDependencyError, match=r"pip install 'biomistral\[vllm\]'"):
         predict(settings, tiny_model, _requests("letter"), tmp_path / "out", name="m")

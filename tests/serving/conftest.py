@@ -35,7 +35,8 @@ def trained_model(make_model, tokenizer, tmp_path_factory) -> Path:
     from transformers import AutoModelForCausalLM
 
     folder = tmp_path_factory.mktemp("trained") / "valley"
-    shutil.copytree(make_model(0), folder)
+    # Heads of 32: narrower ones vLLM does not take on a CPU.
+    shutil.copytree(make_model(0, num_attention_heads=2, num_key_value_heads=1), folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
     letters = "The fever of the river valley is treated with (A) bark (B) rest (C) water"
     texts = [TEXT, f"[INST] fever? [/INST] {TEXT}", letters]
@@ -94,6 +95,12 @@ class Client:
         lines = self.send("/metrics")[2].decode().splitlines()
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name.removeprefix("biomistral_"): float(value) for name, value in pairs}
+
+
+@pytest.fixture(scope="session")
+def client_of():
+    """Return a function: address and key of a server -> a ``Client``."""
+    return Client
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,23 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 import stat
 import subprocess
 import sys
+import time
+import urllib.error
 
 import pytest
 
 from biomistral.errors import InputError, MissingDependencyError
+from biomistral.evaluation import predict
+from biomistral.models.checkpoints import Checkpoint
+from biomistral.models.loading import load_tokenizer
+from biomistral.recipe.endpoints import EndpointModel
+from biomistral.recipe.settings import EvaluateSettings
+from biomistral.records import Prediction, Request, read_records
 from biomistral.serving.backends import command
 from biomistral.serving.options import ServeOptions
 
@@ -42,7 +52,8 @@ def test_vllm_gets_the_matching_flags(installed, tiny_model) -> None:
     assert _value(words, "--max-num-seqs") == "3"
     assert _value(words, "--served-model-name") == "mine"
     assert _value(words, "--revision") == "abc"
-    assert environment == {"VLLM_API_KEY": KEY}
+    assert _value(words, "--allowed-origins") == "[]"
+    assert environment == {"VLLM_API_KEY": KEY, "VLLM_NO_USAGE_STATS": "1"}
     assert KEY not in words
 
 
@@ -54,10 +65,20 @@ def test_llama_cpp_gets_the_one_gguf_file(installed, tmp_path) -> None:
         assert _value(words, "--model") == str(file)
         assert _value(words, "--alias") == "small"
         assert _value(words, "--timeout") == "9"
-        assert environment == {}
+        assert environment == {
+            "LLAMA_ARG_KV_UNIFIED": "1",
+            "LLAMA_ARG_CORS_ORIGINS": "localhost",
+        }
     (tmp_path / "other.gguf").touch()
     with pytest.raises(InputError, match=r"needs one GGUF file.*other.gguf, small.gguf"):
         command("llama.cpp", str(tmp_path), ServeOptions())
+
+
+def test_what_the_user_has_set_for_a_server_stays(installed, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("LLAMA_ARG_KV_UNIFIED", "0")
+    (tmp_path / "small.gguf").touch()
+    _, environment = command("llama.cpp", str(tmp_path), ServeOptions())
+    assert environment == {"LLAMA_ARG_CORS_ORIGINS": "localhost"}
 
 
 def test_a_model_that_is_no_gguf_is_refused(installed, tiny_model) -> None:
@@ -100,3 +121,70 @@ def test_the_process_becomes_the_server(installed, tiny_model) -> None:
     )
     assert '"--port", "7"' in done.stdout
     assert f'["{KEY}", null]' in done.stdout
+
+
+# --- the servers themselves, where they are installed ---------------------------------------------
+
+
+@pytest.fixture(params=[("vllm", "vllm"), ("llama.cpp", "llama-server")], ids=lambda pair: pair[0])
+def other_server(request, run_serve, client_of, trained_model, tmp_path):
+    """A client of the trained model as another server serves it."""
+    backend, program = request.param
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not on the PATH")
+    place, words = trained_model, ["--precision", "float32"]
+    if backend == "llama.cpp":
+        pytest.importorskip("gguf", reason="pip install 'biomistral[quantization]'")
+        from biomistral.quantization.gguf_writing import write_gguf
+
+        place, words = tmp_path / "valley.gguf", []
+        tokenizer = load_tokenizer(trained_model)
+        write_gguf(Checkpoint(trained_model), place, "bf16", name="valley", tokenizer=tokenizer)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words += ["--backend", backend, "--port", str(port), "--max-batch", "4"]
+    process = run_serve(str(place), *words, BIOMISTRAL_API_KEY=KEY)
+    client = client_of(f"http://127.0.0.1:{port}", KEY)
+    deadline = time.monotonic() + 400
+    while not _is_up(client):
+        assert process.poll() is None, process.stdout.read()[-3000:]
+        assert time.monotonic() < deadline, "the server did not start"
+        time.sleep(1)
+    return client
+
+
+def _is_up(client) -> bool:
+    try:
+        return client.send("/health")[0] == 200
+    except urllib.error.URLError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_server_itself_answers_as_our_own_engine_does(
+    other_server, trained_model, monkeypatch, tmp_path
+) -> None:
+    client = other_server
+    client.key = None
+    assert client.send("/v1/models")[0] == 401
+    client.key = KEY
+    assert [model["id"] for model in client.get("/v1/models")[1]["data"]] == ["valley"]
+    body = {"model": "valley", "prompt": "The fever of the river", "max_tokens": 8}
+    _, answer = client.post("/v1/completions", {**body, "temperature": 0})
+    assert answer["choices"][0]["text"].startswith(" valley is treated")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    requests = [
+        Request(f"q{n}", "herbs", "en", 0, 1, "letter", f"The {w} is treated with (", ("A", "B"), 0)
+        for n, w in enumerate(("fever", "cold", "valley"))
+    ]
+    served = EndpointModel(endpoint=f"{client.base}/v1", model="valley", api="completions")
+    found = []
+    for model in (trained_model, served):
+        settings = EvaluateSettings(models=["m"], precision="float32")
+        out = predict(settings, model, requests, tmp_path / str(len(found)), name="m")
+        found.append(list(read_records(out / "predictions.parquet", Prediction)))
+    for own, other in zip(*found, strict=True):
+        # Over an API a letter's number is that of all tokens that read so; the GGUF file is bfloat16.
+        assert other.logprobs == pytest.approx(own.logprobs, abs=0.05)
