@@ -7,6 +7,7 @@ or scoring that is added costs what is new and no more.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import warnings
@@ -89,9 +90,11 @@ def predict(
     origin = origin or _origin(
         settings, model, requests, validation.requests, name=name, revision=revision
     )
-    with artifacts.create(out, origin, resume=True) as draft:
+    with artifacts.create(out, origin, resume=True) as draft, contextlib.ExitStack() as stack:
         store = Store(keeping.units or draft.work)
         engine = _engine(settings, model, revision, keeping, store)
+        if isinstance(engine, VllmEngine):
+            stack.callback(engine.close)
         _describe(draft, engine)
         rule = settings.long_prompts
         tested = _fitted(Asked(requests, fewer_shots), engine, rule)

@@ -88,6 +88,12 @@ class VllmEngine:
             progress(start + len(chunk), len(requests), "questions")
         return {"prompt_tokens": num_prompt_tokens, "forward_tokens": None}
 
+    def close(self) -> None:
+        """End vLLM's processes, which hold most of a GPU's memory, so that another model may begin."""
+        if self._llm is not None:
+            self._llm.llm_engine.engine_core.shutdown()
+            self._llm = None
+
     def _letters(
         self, requests: Sequence[Request], encoded: Sequence[Encoded]
     ) -> tuple[list[tuple[float, ...]], list[str]]:

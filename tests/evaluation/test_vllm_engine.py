@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -36,14 +37,15 @@ def vllm(monkeypatch, tiny_model):
     module = ModuleType("vllm")
     module.__spec__ = ModuleSpec("vllm", None)
     module.__version__ = "0.0"
-    module.opened = []
+    module.opened, module.closed = [], []
 
     class LLM:
         def __init__(self, model, dtype, enable_prefix_caching, max_logprobs):
             module.opened.append((model, dtype, enable_prefix_caching))
             self.model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
             config = SimpleNamespace(max_model_len=self.model.config.max_position_embeddings)
-            self.llm_engine = SimpleNamespace(model_config=config)
+            core = SimpleNamespace(shutdown=lambda: module.closed.append(model))
+            self.llm_engine = SimpleNamespace(model_config=config, engine_core=core)
 
         def generate(self, prompts, params, use_tqdm):
             each = params if isinstance(params, list) else [params] * len(prompts)
@@ -107,6 +109,9 @@ def test_answers_of_vllm_itself_equal_those_of_the_engine_of_our_own(make_model,
     engine = VllmEngine(folder, precision="float32", enforce_eager=True)
     for scoring, continuations in SCORINGS:
         _check(engine, folder, scoring, continuations)
+    children = set(multiprocessing.active_children())
+    engine.close()
+    assert len(children - set(multiprocessing.active_children())) == 1, "its process goes on"
 
 
 def test_a_text_must_leave_room_for_the_token_that_is_generated(vllm, tiny_model, monkeypatch):
@@ -134,6 +139,7 @@ def test_a_setting_chooses_it_and_its_answers_are_kept_apart(vllm, tiny_model, t
         found = list(read_records(out / "predictions.parquet", Prediction))
         rows[engine] = [p.logprobs for p in found]
     assert vllm.opened == [(str(tiny_model), "float32", True)]
+    assert vllm.closed == [str(tiny_model)], "the next model finds no room"
     assert np.allclose(rows["own"], rows["vllm"], atol=1e-4)
     assert len(list((tmp_path / "units").glob("*.parquet"))) == 2
 

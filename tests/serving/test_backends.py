@@ -32,6 +32,8 @@ print(json.dumps([sys.argv[1:], keys]))
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
     """Programs of both names that print how they were started."""
+    for variable in ("VLLM_NO_USAGE_STATS", "LLAMA_ARG_KV_UNIFIED", "LLAMA_ARG_CORS_ORIGINS"):
+        monkeypatch.delenv(variable, raising=False)
     for name in ("vllm", "llama-server"):
         path = tmp_path / "bin" / name
         path.parent.mkdir(exist_ok=True)
@@ -151,7 +153,9 @@ def other_server(request, run_serve, client_of, trained_model, tmp_path):
         assert process.poll() is None, process.stdout.read()[-3000:]
         assert time.monotonic() < deadline, "the server did not start"
         time.sleep(1)
-    return client
+    yield client
+    process.terminate()  # which takes its children along
+    process.communicate(timeout=60)
 
 
 def _is_up(client) -> bool:
