@@ -39,7 +39,7 @@ STEP_VERSIONS: Mapping[str, int] = {
     "quantize": 2,
     "questions": 2,
     "overlap": 2,
-    "predict": 5,
+    "predict": 6,
     "translate": 2,
     "ensemble": 3,
     "score": 5,

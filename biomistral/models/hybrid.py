@@ -1,13 +1,14 @@
 """Linear layers of 4-bit weights on a CPU, fast for one row and for many.
 
 PyTorch's int4 kernel is made for single rows: three times as fast as bfloat16 there, ten times as
-slow with 512. So few rows go to that kernel, and for many a tile of the weights is written out in
-bfloat16, small enough to stay in the processor's cache, and multiplied as usual. The two agree within
-the rounding of bfloat16.
+slow with 512. Where the processor has matrix units (AMX), all rows go to ``int4_rows.c`` instead, which
+multiplies the levels as they are. Elsewhere few rows go to PyTorch's kernel, and for many a tile of the
+weights is written out in bfloat16, small enough to stay in the processor's cache, and multiplied as
+usual. All ways agree within the rounding of bfloat16.
 
-Which way is taken depends on the number of rows alone. The kernel computes each row by itself, and
-evaluation always brings the same number of rows at once (``packed``), so neither way lets a result
-depend on its company.
+Which way is taken depends on the processor and the number of rows alone. ``int4_rows.c`` and the
+kernel compute each row by itself, and evaluation always brings the same number of rows at once
+(``packed``), so no way lets a result depend on its company.
 
 The weights lie as the kernel wants them, which is not documented: a trial says how, at first use, and
 if it is none of the ways known here ``is_available`` says no. Knows nothing about checkpoints.
@@ -20,7 +21,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Callable
-from ctypes import c_int64, c_void_p
+from ctypes import c_int, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ from biomistral.models.parallel import share_out
 
 _SOURCE = Path(__file__).with_name("int4.c")
 _SIGNATURES = {"int4_blocks": (None, (*(c_void_p,) * 3, *(c_int64,) * 7))}
+_ROWS_SOURCE = Path(__file__).with_name("int4_rows.c")
+_ROWS_SIGNATURES = {
+    "int4_rows_are_possible": (c_int, ()),
+    "int4_rows": (c_int, (c_void_p, c_int64, c_int64)),
+}
+_ROWS_WIDTH = 64  # of blocks, that int4_rows.c knows
 # Up to here the kernel is faster: measured on one core with matrix units, where 8 rows took half as
 # long as by tiles and 16 rows as long.
 FEW_ROWS = 16
@@ -40,6 +47,13 @@ _TILE_OUTPUTS = 256  # for each thread: 1 MB for 2,048 inputs
 _AT_ONCE = 512  # outputs that are packed at once: bounds the memory it takes
 _GROUP_SIZES = (32, 64, 128, 256)  # that the kernel knows
 _MIDDLE = 8  # the level that the kernel takes for zero
+
+
+class _Task(ctypes.Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("rows", "levels", "pairs", "out")),
+        *((name, c_int64) for name in ("num_rows", "inputs", "outputs", "group")),
+    )
 
 
 class HybridLinear(nn.Module):
@@ -64,8 +78,12 @@ class HybridLinear(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Return (..., N) for (..., K)."""
         rows = hidden.reshape(-1, self.in_features).contiguous()
-        few = rows.shape[0] <= FEW_ROWS
-        out = self._by_kernel(rows) if few else self._by_tiles(rows)
+        if rows_library() is not None:
+            out = self._by_rows(rows)
+        elif rows.shape[0] <= FEW_ROWS:
+            out = self._by_kernel(rows)
+        else:
+            out = self._by_tiles(rows)
         if self.bias is not None:
             out += self.bias
         return out.view(*hidden.shape[:-1], self.out_features)
@@ -73,6 +91,25 @@ class HybridLinear(nn.Module):
     def extra_repr(self) -> str:
         """Say its shape, as the layers of PyTorch do."""
         return f"in_features={self.in_features}, out_features={self.out_features}, 4 bits"
+
+    def _by_rows(self, rows: Tensor) -> Tensor:
+        loaded = rows_library()
+        assert loaded is not None, "asked for where it is not"
+        assert rows.dtype == torch.bfloat16, "of another type"
+        out = rows.new_empty(rows.shape[0], self.out_features)
+        task = _Task(
+            *(each.data_ptr() for each in (rows, self.levels, self.pairs, out)),
+            *(rows.shape[0], self.in_features, self.out_features, self.group_size),
+        )
+        done: list[int] = []
+
+        def work(first: int, last: int) -> None:
+            done.append(loaded.int4_rows(ctypes.byref(task), first, last))
+
+        share_out(work, self.out_features // _ROWS_WIDTH)
+        if not all(done):
+            raise MemoryError(f"product of {rows.shape[0]} rows with a 4-bit weight")
+        return out
 
     def _by_kernel(self, rows: Tensor) -> Tensor:
         out: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
@@ -175,6 +212,14 @@ def levels_of(kept: Tensor, num_inputs: int, width: int) -> Tensor:
 def library() -> ctypes.CDLL | None:
     """Return the compiled function; None if there is no compiler."""
     return compiled(_SOURCE, _SIGNATURES)
+
+
+@functools.cache
+def rows_library() -> ctypes.CDLL | None:
+    """Return the functions for matrix units; None if there is no compiler, or no such processor."""
+    loaded = compiled(_ROWS_SOURCE, _ROWS_SIGNATURES)
+    possible = loaded is not None and loaded.int4_rows_are_possible()
+    return loaded if possible and block_width() == _ROWS_WIDTH else None
 
 
 def write_blocks(layer: HybridLinear, out: Tensor, first: int, last: int) -> None:

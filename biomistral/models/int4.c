@@ -1,5 +1,4 @@
-/* 4-bit weights, as PyTorch's int4 kernel for CPUs keeps them, written out as bfloat16; and a
- * product of bfloat16 weights with few rows, summed in float32.
+/* 4-bit weights, as PyTorch's int4 kernel for CPUs keeps them, written out as bfloat16.
  *
  * Called by hybrid.py. A block is `width` outputs (64 or 32): byte j of input k holds output j in its
  * low half and output j + width/2 in its high half. A weight is (level - 8) * scale + zero, computed
