@@ -78,7 +78,10 @@ class HybridLinear(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Return (..., N) for (..., K)."""
         rows = hidden.reshape(-1, self.in_features).contiguous()
-        if rows_library() is not None:
+        wants_gradient = (
+            torch.is_grad_enabled() and rows.requires_grad
+        )  # which our own code has not
+        if rows_library() is not None and not wants_gradient:
             out = self._by_rows(rows)
         elif rows.shape[0] <= FEW_ROWS:
             out = self._by_kernel(rows)

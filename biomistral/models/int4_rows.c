@@ -25,6 +25,8 @@ typedef struct {
 #include <unistd.h>
 
 #define TARGET __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512vbmi,avx512bf16")))
+/* gcc is not told that loading tiles, or their shapes, reads memory: what is to be read is written by here. */
+#define WRITTEN __asm__ volatile("" ::: "memory")
 #define INLINE static inline __attribute__((always_inline)) TARGET
 
 enum { ROWS = 16, PAIRS = 32, TILE = ROWS * PAIRS, BLOCK = 64, PARTS = BLOCK / 16 };
@@ -109,6 +111,7 @@ INLINE void add_up(const Task *t, float *to) {
 
 /* 16 rows by 64 outputs over the inputs of a group. */
 INLINE void multiply(const bfloat16 *rows, const bfloat16 *weights, int64_t steps, float *to) {
+    WRITTEN;
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -181,6 +184,7 @@ static void blocks(const Task *t, const Scratch *s, int64_t first, int64_t last)
     for (int tile = 0; tile < 8; tile++)
         own.row_bytes[tile] = 64, own.rows[tile] = tile < 5 && t->num_rows < ROWS ? (uint8_t)t->num_rows : ROWS;
     _tile_storeconfig(&before);
+    __asm__ volatile("" ::"m"(own)); /* all of it: as WRITTEN, which does not reach variables of a function */
     _tile_loadconfig(&own);
     pack_rows(t, s->rows);
     add_up(t, s->sums);

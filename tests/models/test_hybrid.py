@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -141,6 +144,60 @@ def test_a_bias_is_added_and_other_dimensions_stay():
     assert without.shape == (2, 3, 192)
     layer.bias = torch.nn.Parameter(torch.ones(192).bfloat16(), requires_grad=False)
     torch.testing.assert_close(layer(hidden), without + 1)
+
+
+@needs_kernel
+def test_inputs_have_their_gradient_or_an_error_and_never_none_without_a_word(way):
+    layer = hybrid_of(packed_of())
+    many = torch.randn(FEW_ROWS + 1, 256).bfloat16().requires_grad_()
+    layer(many).sum().backward()
+    weight = torch.empty(256, 192, dtype=torch.bfloat16)
+    write_blocks(layer, weight, 0, 192 // hybrid.block_width())
+    assert relative(many.grad[0], weight.double().sum(1)) < 1e-2
+    with pytest.raises(RuntimeError, match="derivative"):
+        layer(many[:1]).sum().backward()
+
+
+@needs_kernel
+@torch.inference_mode()
+def test_a_row_that_is_no_number_leaves_the_others_alone(way):
+    layer = hybrid_of(packed_of())
+    most = 140 if way == "matrix units" else FEW_ROWS
+    hidden = torch.randn(most, 256).bfloat16()
+    expected = layer(hidden)
+    for row, value in ((0, float("nan")), (most - 1, float("inf"))):
+        spoilt = hidden.clone()
+        spoilt[row, 7] = value
+        found = layer(spoilt)
+        others = torch.arange(most) != row
+        assert torch.equal(found[others], expected[others])
+        assert not found[row].isfinite().all()
+
+
+@needs_kernel
+@torch.inference_mode()
+def test_threads_of_python_may_call_at_once():
+    layer, hidden = hybrid_of(packed_of(outputs=640)), torch.randn(40, 256).bfloat16()
+    before = torch.get_num_threads()
+    expected = layer(hidden[:FEW_ROWS])
+    try:
+        torch.set_num_threads(2)
+        with ThreadPoolExecutor(4) as pool:
+            numbers = [1 + index % FEW_ROWS for index in range(60)]
+            for number, found in zip(
+                numbers, pool.map(lambda n: layer(hidden[:n]), numbers), strict=True
+            ):
+                assert torch.equal(found, expected[:number])
+    finally:
+        torch.set_num_threads(before)
+
+
+@needs_kernel
+@torch.inference_mode()
+def test_a_lack_of_memory_is_an_error_and_no_wrong_numbers(monkeypatch):
+    monkeypatch.setattr(hybrid, "rows_library", lambda: SimpleNamespace(int4_rows=lambda *_: 0))
+    with pytest.raises(MemoryError, match="2 rows"):
+        hybrid_of(packed_of())(torch.randn(2, 256).bfloat16())
 
 
 @needs_kernel
