@@ -73,7 +73,8 @@ def load_gguf_tokenizer(file: Path) -> Any:
     """Load the tokenizer in a GGUF file; raises as ``load_gguf_model``."""
     _require(file)
     try:
-        return AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+        ends = _stated(file, "add_bos_token", "add_eos_token")  # Transformers 5.19 forgets them
+        return AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name, **ends)
     except _UNREADABLE as error:
         raise _unreadable(file, error) from error
 
@@ -81,11 +82,17 @@ def load_gguf_tokenizer(file: Path) -> Any:
 def gguf_context_tokens(file: Path) -> int | None:
     """Return the length of context that a GGUF file states, reading its header only."""
     _require(file)
+    stated = _stated(file, "context_length").get("context_length")
+    return None if stated is None else int(stated)
+
+
+def _stated(file: Path, *names: str) -> dict[str, Any]:
+    """What the header says of these, by the last part of their keys."""
     from gguf import GGUFReader
 
     fields = GGUFReader(file).fields
-    stated = next((key for key in fields if key.endswith(".context_length")), None)
-    return int(fields[stated].contents()) if stated else None
+    found = {key.rsplit(".", 1)[-1]: key for key in fields}
+    return {name: fields[found[name]].contents() for name in names if name in found}
 
 
 @contextlib.contextmanager

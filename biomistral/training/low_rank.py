@@ -21,6 +21,7 @@ from biomistral.models.checkpoints import Checkpoint
 from biomistral.models.hub import name_of
 from biomistral.models.loading import Precision, load_model, quiet_transformers
 from biomistral.recipe.tuning import TuningSettings
+from biomistral.training.recomputing import recompute_activations
 
 
 def load_learner(settings: TuningSettings, folder: Path, seed: int) -> Any:
@@ -38,7 +39,7 @@ def load_learner(settings: TuningSettings, folder: Path, seed: int) -> Any:
     precision: Precision = "bfloat16" if in_bfloat16 else "float32"
     model = load_model(folder, precision=precision, bits=bits)
     if settings.gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        recompute_activations(model)
     return _with_adapter(settings, model, folder, seed) if settings.makes_adapter else model
 
 

@@ -25,6 +25,7 @@ from biomistral.training.cross_entropy import use_blocked_loss
 from biomistral.training.fused_steps import fuse
 from biomistral.training.memory import split_step
 from biomistral.training.processes import is_first, num_processes
+from biomistral.training.recomputing import recompute_activations
 from biomistral.training.schedule import Course
 from biomistral.training.staying_near import stay_near
 
@@ -76,7 +77,7 @@ def make_trainer(
     ``start`` is a second copy of the model, where the settings say to stay near it.
     """
     if settings.gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        recompute_activations(model)
     model.config.use_cache = False  # with a cache, documents of one row would see each other
     if not settings.cross_document_attention:
         keep_documents_apart(model)
