@@ -13,7 +13,7 @@
 #define FOR_EACH_CPU __attribute__((target_clones("avx2", "default")))
 #endif
 
-enum { LANES = 64 };
+enum { LANES = 64, AT_ONCE = 4, OUTPUTS = 32 }; /* rows at once and outputs: both stay in the caches */
 typedef uint16_t bfloat16;
 
 static inline __attribute__((always_inline)) float wide(bfloat16 value) {
@@ -21,23 +21,36 @@ static inline __attribute__((always_inline)) float wide(bfloat16 value) {
     return x.number;
 }
 
+/* Sums of `number` rows, a constant where this is called, so that a weight is widened once for all. */
+static inline __attribute__((always_inline)) void sums(const float *restrict x, const bfloat16 *restrict w,
+                                                       float *restrict out, int number, int64_t width,
+                                                       int64_t outputs) {
+    float lanes[AT_ONCE][LANES] = {{0}};
+    int64_t i = 0;
+    for (; i + LANES <= width; i += LANES)
+        for (int r = 0; r < number; r++)
+            for (int j = 0; j < LANES; j++) lanes[r][j] += wide(w[i + j]) * x[r * width + i + j];
+    for (int r = 0; r < number; r++) {
+        for (int half = LANES / 2; half > 0; half /= 2)
+            for (int j = 0; j < half; j++) lanes[r][j] += lanes[r][j + half];
+        float sum = lanes[r][0];
+        for (int64_t k = i; k < width; k++) sum += wide(w[k]) * x[r * width + k];
+        out[r * outputs] = sum;
+    }
+}
+
 /* out[r, v] = sum over h of weight[v, h] * hidden[r, h], for outputs v from first to last. */
 FOR_EACH_CPU
 void head_rows(const float *restrict hidden, const bfloat16 *restrict weight, float *restrict out,
                int64_t rows, int64_t width, int64_t outputs, int64_t first, int64_t last) {
-    for (int64_t v = first; v < last; v++) {
-        const bfloat16 *w = weight + v * width;
-        for (int64_t r = 0; r < rows; r++) {
-            const float *x = hidden + r * width;
-            float lanes[LANES] = {0};
-            int64_t i = 0;
-            for (; i + LANES <= width; i += LANES)
-                for (int j = 0; j < LANES; j++) lanes[j] += wide(w[i + j]) * x[i + j];
-            for (int half = LANES / 2; half > 0; half /= 2)
-                for (int j = 0; j < half; j++) lanes[j] += lanes[j + half];
-            float sum = lanes[0];
-            for (; i < width; i++) sum += wide(w[i]) * x[i];
-            out[r * outputs + v] = sum;
-        }
+    for (int64_t start = first; start < last; start += OUTPUTS) {
+        const int64_t stop = start + OUTPUTS < last ? start + OUTPUTS : last;
+        for (int64_t r = 0; r < rows; r += rows - r < AT_ONCE ? 1 : AT_ONCE)
+            for (int64_t v = start; v < stop; v++) {
+                const float *x = hidden + r * width;
+                float *to = out + r * outputs + v;
+                if (rows - r < AT_ONCE) sums(x, weight + v * width, to, 1, width, outputs);
+                else sums(x, weight + v * width, to, AT_ONCE, width, outputs);
+            }
     }
 }
