@@ -1,4 +1,4 @@
-"""Generation on a CPU: bfloat16, our 4-bit layers, PyTorch's int4 kernel alone, and llama.cpp.
+"""Generation on a CPU: bfloat16, our 4-bit layers with and without matrix units, PyTorch's, llama.cpp.
 
     python benchmarks/bench_generate.py WORK [--layers 22] [--threads 1] [--repeats 3] [--llama FOLDER]
         [--result FILE.md]
@@ -37,7 +37,7 @@ SHAPE = {
 }
 GROUP = 128
 PROMPT, NEW, BATCH = 512, 32, 8
-VARIANTS = ("bfloat16", "hybrid", "kernel")
+VARIANTS = ("bfloat16", "hybrid", "tiles", "kernel")  # tiles: hybrid where there is no AMX
 
 
 # --- the models -----------------------------------------------------------------------------------
@@ -139,8 +139,9 @@ def measure(folder: Path, variant: str, threads: int, repeats: int) -> dict[str,
     from biomistral.records import Request
 
     torch.set_num_threads(threads)
-    if variant == "kernel":
+    if variant in ("tiles", "kernel"):
         hybrid.rows_library = lambda: None
+    if variant == "kernel":
         hybrid.FEW_ROWS = 1 << 30
     tokenizer = load_tokenizer(folder)
     before, _ = resident()

@@ -2,8 +2,9 @@
 
 This process becomes the server (``exec``), so signals and exit status are its own. Keys go through
 the environment, where ``ps`` does not show them. Options that a server has no counterpart for are
-refused. Neither server knows calibration or the advisory. Both would answer any web page that a
-browser on this machine shows, and vLLM would report home; here they do not.
+refused. Neither server knows calibration or the advisory. Both would let any web page that a
+browser on this machine shows read their answers, and vLLM would report home; here they do not. A
+page that points its own name at this machine is kept out by a key alone.
 
 Tried with llama-server 0.5 (b1-0c1e570) and vLLM 0.32 on a CPU.
 """
