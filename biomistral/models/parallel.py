@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -30,3 +31,9 @@ def share_out(work: Callable[[int, int], object], number: int) -> None:
 @functools.lru_cache(maxsize=2)
 def _pool(num_threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(num_threads, thread_name_prefix="share")
+
+
+if hasattr(
+    os, "register_at_fork"
+):  # threads do not come along: work given to them would wait for ever
+    os.register_at_fork(after_in_child=_pool.cache_clear)
