@@ -1,7 +1,7 @@
 """C files of this package, compiled at first use and loaded through ctypes.
 
-The library is kept in the user's cache under a digest of its source, so another version of the
-package builds another one. Where there is no compiler the answer is None, and whoever asks does the
+The library is kept in the user's cache under a digest of its source and headers, so another version of
+the package builds another one. Where there is no compiler the answer is None, and whoever asks does the
 work in another way. Knows nothing about what the functions do.
 """
 
@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -21,6 +22,9 @@ from typing import Any
 # Result and arguments of a function, as ctypes names them.
 Signature = tuple[Any, Sequence[Any]]
 
+_INCLUDE = re.compile(
+    rb'^#include "([^"]+)"', re.MULTILINE
+)  # of headers of ours, that include none
 # Nothing may be fused or reordered: the result must not depend on the compiler or the processor.
 _FLAGS = (
     *("-std=gnu11", "-O3", "-fPIC", "-shared", "-fno-strict-aliasing"),
@@ -57,7 +61,9 @@ def _loaded(source: Path) -> ctypes.CDLL | None:
 def _built(source: Path) -> Path | None:
     """Return the library for this source and kind of machine, compiled unless it is there."""
     text = source.read_bytes()
-    digest = hashlib.sha256(b"\0".join([text, *map(str.encode, _FLAGS)])).hexdigest()[:16]
+    headers = [(source.parent / name.decode()).read_bytes() for name in _INCLUDE.findall(text)]
+    parts = [text, *headers, *map(str.encode, _FLAGS)]
+    digest = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "biomistral"
     path = folder / f"{source.stem}-{platform.machine()}-{digest}.so"
     if path.is_file():

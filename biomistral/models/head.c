@@ -3,28 +3,13 @@
  * Called by head.py. Sums have a fixed order whatever the number of rows, so the results are the
  * same on any processor and in any company. Knows nothing about models.
  */
-#include <stdint.h>
-
-#if !defined(__x86_64__) || !defined(__linux__) || !defined(__GLIBC__) || defined(__clang__)
-#define FOR_EACH_CPU
-#elif __GNUC__ >= 12
-#define FOR_EACH_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else /* does not know how to choose among these */
-#define FOR_EACH_CPU __attribute__((target_clones("avx2", "default")))
-#endif
+#include "bfloat16.h"
 
 enum { LANES = 64, AT_ONCE = 4, OUTPUTS = 32 }; /* rows at once and outputs: both stay in the caches */
-typedef uint16_t bfloat16;
-
-static inline __attribute__((always_inline)) float wide(bfloat16 value) {
-    const union { uint32_t bits; float number; } x = {.bits = (uint32_t)value << 16};
-    return x.number;
-}
 
 /* Sums of `number` rows, a constant where this is called, so that a weight is widened once for all. */
-static inline __attribute__((always_inline)) void sums(const float *restrict x, const bfloat16 *restrict w,
-                                                       float *restrict out, int number, int64_t width,
-                                                       int64_t outputs) {
+INLINE void sums(const float *restrict x, const bfloat16 *restrict w, float *restrict out, int number,
+                 int64_t width, int64_t outputs) {
     float lanes[AT_ONCE][LANES] = {{0}};
     int64_t i = 0;
     for (; i + LANES <= width; i += LANES)

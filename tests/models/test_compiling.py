@@ -32,6 +32,16 @@ def built(tmp_path):
 
 
 @needs_compiler
+def test_another_header_builds_another_library(source, tmp_path):
+    source.write_text('#include "parts/factor.h"\ndouble twice(double x) { return FACTOR * x; }\n')
+    (tmp_path / "parts").mkdir()
+    for factor in (2, 3):
+        (tmp_path / "parts" / "factor.h").write_text(f"#define FACTOR {factor}\n")
+        assert compiled(source, SIGNATURES).twice(1.5) == factor * 1.5
+    assert len(built(tmp_path)) == 2
+
+
+@needs_compiler
 def test_a_function_is_built_once_and_called(source, tmp_path, monkeypatch):
     assert compiled(source, SIGNATURES).twice(1.5) == 3.0
     (library,) = built(tmp_path)
