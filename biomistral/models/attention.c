@@ -4,9 +4,7 @@
  * they meet the values, as a matrix product wants them. What a query finds depends on nothing but
  * itself and the keys that it sees: neither on the other queries nor on how many there are.
  */
-#include <stdint.h>
-
-typedef uint16_t bfloat16;
+#include "matrix_units.h"
 
 /* Strides are in elements. Query i sees keys 0 to limits[i] - 1; limits are at least 1. */
 typedef struct {
@@ -19,38 +17,11 @@ typedef struct {
     float scaling;
 } Task;
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 11
-#include <cpuid.h>
-#include <immintrin.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#define TARGET __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
-#define INLINE static inline __attribute__((always_inline)) TARGET
-
-enum { ROWS = 16, PAIRS = 32, TILE = ROWS * 16 }; /* a tile is 16 rows of 16 floats or 32 bfloat16 */
+#ifdef HAS_MATRIX_UNITS
+enum { TILE = ROWS * 16 }; /* floats */
 static const float HIDDEN = -1e30f;
 
-/* Whether this processor can, and the system lets this process. */
-int attention_is_possible(void) {
-    unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1) || !(d >> 24 & 1)) return 0;
-    __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
-        !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq") ||
-        !__builtin_cpu_supports("avx512bf16"))
-        return 0;
-    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
-    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
-}
-
-typedef struct {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-} __attribute__((aligned(64))) Config;
+int attention_is_possible(void) { return matrix_units_are_possible(); }
 
 /* 2^x for x <= 0, to 4e-6 of its value; 0 where x is far below. */
 INLINE __m512 power_of_two(__m512 x) {
@@ -129,6 +100,7 @@ INLINE void score(const Task *t, const Scratch *s, const int32_t *limits, int64_
     for (int r = 1; r < ROWS; r++) least = limits[r] < least ? limits[r] : least;
     __m512 largest[ROWS];
     for (int r = 0; r < ROWS; r++) largest[r] = _mm512_set1_ps(HIDDEN);
+    WRITTEN;
     _tile_loadd(4, s->queries, 64);
     if (depth > 1) _tile_loadd(5, s->queries + ROWS * PAIRS, 64);
     if (depth > 2) _tile_loadd(6, s->queries + 2 * ROWS * PAIRS, 64);
@@ -188,6 +160,7 @@ INLINE void weigh(const Task *t, const Scratch *s, int64_t num_tiles, const floa
 /* Probabilities times values: (16, D), 64 dimensions at a time, in tiles. */
 INLINE void mix(const Task *t, const Scratch *s, int64_t num_tiles) {
     const int64_t across = t->width / 16;
+    WRITTEN;
     for (int64_t start = 0; start < across; start += 4) {
         const int is_half = across - start < 4;
         _tile_zero(0);
@@ -257,20 +230,15 @@ TARGET int attention_rows(const Task *t, int64_t first, int64_t last) {
         .queries = (bfloat16 *)(memory + 2 * bytes + of_rows + of_rows / 2),
         .found = (float *)(memory + 2 * bytes + of_rows + of_rows / 2 + of_queries),
     };
-    Config before, own = {.palette = 1};
-    for (int tile = 0; tile < 8; tile++) own.row_bytes[tile] = 64, own.rows[tile] = ROWS;
-    _tile_storeconfig(&before);
-    _tile_loadconfig(&own);
+    Tiles before;
+    take_tiles(&before, 0, ROWS);
     for (int64_t group = first; group < last; group++) {
         pack_keys(t, t->keys + group * t->capacity * t->width, num_keys / ROWS, s.keys);
         pack_values(t, t->values + group * t->capacity * t->width, num_keys, s.values);
         for (int64_t head = group * t->num_sharing; head < (group + 1) * t->num_sharing; head++)
             for (int64_t row = 0; row < t->num_queries; row += ROWS) attend_rows(t, &s, row, head);
     }
-    if (before.palette)
-        _tile_loadconfig(&before);
-    else
-        _tile_release();
+    give_back_tiles(&before);
     free(memory);
     return 1;
 }

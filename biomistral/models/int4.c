@@ -4,33 +4,13 @@
  * low half and output j + width/2 in its high half. A weight is (level - 8) * scale + zero, computed
  * in float32 and rounded once. Knows nothing about models.
  */
-#include <stdint.h>
 #include <string.h>
 
-#if !defined(__x86_64__) || !defined(__linux__) || !defined(__GLIBC__) || defined(__clang__)
-#define FOR_EACH_CPU
-#elif __GNUC__ >= 12
-#define FOR_EACH_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else /* does not know how to choose among these */
-#define FOR_EACH_CPU __attribute__((target_clones("avx2", "default")))
-#endif
+#include "bfloat16.h"
+
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 10
 #define HAS_BFLOAT16_UNIT
 #endif
-#define INLINE static inline __attribute__((always_inline))
-
-typedef uint16_t bfloat16;
-
-INLINE float wide(bfloat16 value) {
-    const union { uint32_t bits; float number; } x = {.bits = (uint32_t)value << 16};
-    return x.number;
-}
-
-/* To nearest, ties to even; weights are finite. */
-INLINE bfloat16 narrow(float value) {
-    const union { float number; uint32_t bits; } x = {.number = value};
-    return (bfloat16)((x.bits + 0x7FFF + ((x.bits >> 16) & 1)) >> 16);
-}
 
 FOR_EACH_CPU
 static void block(const uint8_t *restrict packed, const bfloat16 *restrict pairs,

@@ -4,9 +4,7 @@
  * as the whole numbers -8 to 7 that they are, group by group, and summed in float32, where scale and
  * zero come to them; the sum is rounded once. A row's result depends on nothing but itself.
  */
-#include <stdint.h>
-
-typedef uint16_t bfloat16;
+#include "matrix_units.h"
 
 typedef struct {
     const bfloat16 *rows;  /* (rows, inputs) */
@@ -16,40 +14,11 @@ typedef struct {
     int64_t num_rows, inputs, outputs, group;
 } Task;
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 11
-#include <cpuid.h>
-#include <immintrin.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#define TARGET __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512vbmi,avx512bf16")))
-/* gcc is not told that loading tiles, or their shapes, reads memory: what is to be read is written by here. */
-#define WRITTEN __asm__ volatile("" ::: "memory")
-#define INLINE static inline __attribute__((always_inline)) TARGET
-
-enum { ROWS = 16, PAIRS = 32, TILE = ROWS * PAIRS, BLOCK = 64, PARTS = BLOCK / 16 };
+#ifdef HAS_MATRIX_UNITS
+enum { TILE = ROWS * PAIRS, BLOCK = 64, PARTS = BLOCK / 16 };
 enum { AT_ONCE = 128, AHEAD = 2048 }; /* rows, which stay in the cache; bytes: half the time with one row */
 
-/* Whether this processor can, and the system lets this process. */
-int int4_rows_are_possible(void) {
-    unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1) || !(d >> 24 & 1)) return 0;
-    __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
-        !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512vbmi") ||
-        !__builtin_cpu_supports("avx512bf16"))
-        return 0;
-    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
-    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
-}
-
-typedef struct {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-} __attribute__((aligned(64))) Config;
+int int4_rows_are_possible(void) { return matrix_units_are_possible(); }
 
 /* Where the bytes of two inputs go: word i gets output i / 2 + 16 `part` of input i % 2. */
 INLINE __m512i spread(int part) {
@@ -180,17 +149,12 @@ static void block(const Task *t, const Scratch *s, int64_t b) {
 
 TARGET
 static void blocks(const Task *t, const Scratch *s, int64_t first, int64_t last) {
-    Config before, own = {.palette = 1};
-    for (int tile = 0; tile < 8; tile++)
-        own.row_bytes[tile] = 64, own.rows[tile] = tile < 5 && t->num_rows < ROWS ? (uint8_t)t->num_rows : ROWS;
-    _tile_storeconfig(&before);
-    __asm__ volatile("" ::"m"(own)); /* all of it: as WRITTEN, which does not reach variables of a function */
-    _tile_loadconfig(&own);
+    Tiles before;
+    take_tiles(&before, 5, t->num_rows); /* sums and rows; the weights are whole */
     pack_rows(t, s->rows);
     add_up(t, s->sums);
     for (int64_t b = first; b < last; b++) block(t, s, b);
-    if (before.palette) _tile_loadconfig(&before);
-    else _tile_release();
+    give_back_tiles(&before);
 }
 
 /* Blocks first to last of the outputs; 0 if there is no memory. */

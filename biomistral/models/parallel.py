@@ -33,7 +33,6 @@ def _pool(num_threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(num_threads, thread_name_prefix="share")
 
 
-if hasattr(
-    os, "register_at_fork"
-):  # threads do not come along: work given to them would wait for ever
+if hasattr(os, "register_at_fork"):
+    # Threads do not come along: what is given to them there would wait for ever.
     os.register_at_fork(after_in_child=_pool.cache_clear)
