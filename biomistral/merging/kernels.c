@@ -21,14 +21,7 @@
 #error "safetensors files are little-endian, and so must be the machine"
 #endif
 
-#if !defined(__x86_64__) || !defined(__linux__) || !defined(__GLIBC__) || defined(__clang__)
-#define FOR_EACH_CPU
-#elif __GNUC__ >= 12
-#define FOR_EACH_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else /* does not know how to choose among these */
-#define FOR_EACH_CPU __attribute__((target_clones("avx2", "default")))
-#endif
-#define INLINE static inline __attribute__((always_inline))
+#include "../models/bfloat16.h"
 
 enum { BFLOAT16, FLOAT16, FLOAT32 };            /* types of elements */
 enum { KEEP_ALL, KEEP_LARGEST, KEEP_RANDOM };   /* ways to make a task vector sparse */

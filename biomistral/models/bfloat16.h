@@ -1,4 +1,4 @@
-/* What C files on bfloat16 share: one loop for several processors, and numbers to float and back. */
+/* What C files share: one loop for several processors, and bfloat16 to float and back. */
 #include <stdint.h>
 
 #if !defined(__x86_64__) || !defined(__linux__) || !defined(__GLIBC__) || defined(__clang__)
