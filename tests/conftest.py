@@ -94,6 +94,16 @@ def miniature_world(tmp_path_factory) -> Path:
     return make_miniature(tmp_path_factory.mktemp("miniature") / "world")
 
 
+@pytest.fixture
+def threads():
+    """Set the number of PyTorch's threads; afterwards it is what it was."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 # --- servers with an OpenAI-compatible endpoint ---
 
 # What a test says to one request: status, headers, and a body (JSON value or text).

@@ -22,9 +22,8 @@ from typing import Any
 # Result and arguments of a function, as ctypes names them.
 Signature = tuple[Any, Sequence[Any]]
 
-_INCLUDE = re.compile(
-    rb'^#include "([^"]+)"', re.MULTILINE
-)  # of headers of ours, that include none
+# Of headers of ours, that include none themselves.
+_INCLUDE = re.compile(rb'^#include "([^"]+)"', re.MULTILINE)
 # Nothing may be fused or reordered: the result must not depend on the compiler or the processor.
 _FLAGS = (
     *("-std=gnu11", "-O3", "-fPIC", "-shared", "-fno-strict-aliasing"),

@@ -78,9 +78,8 @@ class HybridLinear(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Return (..., N) for (..., K)."""
         rows = hidden.reshape(-1, self.in_features).contiguous()
-        wants_gradient = (
-            torch.is_grad_enabled() and rows.requires_grad
-        )  # which our own code has not
+        # Our own product has no gradient.
+        wants_gradient = torch.is_grad_enabled() and rows.requires_grad
         if rows_library() is not None and not wants_gradient:
             out = self._by_rows(rows)
         elif rows.shape[0] <= FEW_ROWS:

@@ -101,9 +101,8 @@ def test_answers_equal_those_of_the_engine_of_our_own(vllm, tiny_model, scoring,
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not installed")
 def test_answers_of_vllm_itself_equal_those_of_the_engine_of_our_own(make_model, monkeypatch):
-    if find_spec("vllm") is None:
-        pytest.skip("vllm is not installed")
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")  # GB
     folder = make_model(0, num_attention_heads=2, num_key_value_heads=1)  # wide enough for it
     engine = VllmEngine(folder, precision="float32", enforce_eager=True)

@@ -44,15 +44,11 @@ def test_the_company_of_a_row_changes_no_bit(way, dtype):
 
 
 @torch.inference_mode()
-def test_it_does_not_depend_on_the_number_of_threads():
+def test_it_does_not_depend_on_the_number_of_threads(threads):
     layer, hidden = made(), torch.randn(3, 200).bfloat16()
-    before = torch.get_num_threads()
     alone = head_logits(layer, hidden)
-    try:
-        torch.set_num_threads(3)
-        assert torch.equal(head_logits(layer, hidden), alone)
-    finally:
-        torch.set_num_threads(before)
+    threads(3)
+    assert torch.equal(head_logits(layer, hidden), alone)
 
 
 @torch.inference_mode()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 from concurrent.futures import ThreadPoolExecutor
+from ctypes import c_int, c_void_p
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,9 +13,13 @@ import torch
 
 from biomistral.models import hybrid
 from biomistral.models.awq import PackedLinear, pack_linear
+from biomistral.models.compiling import compiled
 from biomistral.models.hybrid import FEW_ROWS, hybrid_of, is_available, write_blocks
 
 needs_kernel = pytest.mark.skipif(not is_available(), reason="PyTorch has no int4 kernel here")
+needs_matrix_units = pytest.mark.skipif(
+    hybrid.rows_library() is None, reason="this processor has no matrix units (AMX), or no compiler"
+)
 
 
 def packed_of(outputs=192, inputs=256, group=64, seed=0, layout="gemm"):
@@ -25,10 +32,10 @@ def packed_of(outputs=192, inputs=256, group=64, seed=0, layout="gemm"):
     return PackedLinear(**parts, layout=layout, group_size=group)
 
 
-@pytest.fixture(params=["matrix units", "compiled", "torch"])
+@pytest.fixture(
+    params=[pytest.param("matrix units", marks=needs_matrix_units), "compiled", "torch"]
+)
 def way(request, monkeypatch):
-    if request.param == "matrix units" and hybrid.rows_library() is None:
-        pytest.skip("no matrix units (AMX), or no compiler")
     if request.param == "compiled" and hybrid.library() is None:
         pytest.skip("no compiler")
     if request.param != "matrix units":
@@ -79,12 +86,10 @@ def test_both_ways_of_writing_blocks_give_the_same_bits(monkeypatch):
     assert torch.equal(compiled, plain)
 
 
-@needs_kernel
+@needs_matrix_units
 @pytest.mark.parametrize("group", [32, 64, 128, 256])
 @torch.inference_mode()
 def test_matrix_units_round_no_more_than_once(group):
-    if hybrid.rows_library() is None:
-        pytest.skip("no matrix units (AMX), or no compiler")
     layer = hybrid_of(packed_of(inputs=512, group=group))
     scales, zeros = (
         part.double().repeat_interleave(group, dim=0) for part in layer.pairs.unbind(-1)
@@ -110,29 +115,40 @@ def test_few_rows_are_each_computed_by_themselves(way):
 
 @needs_kernel
 @torch.inference_mode()
-def test_more_threads_change_no_more_than_the_rounding(way):
+def test_more_threads_change_no_more_than_the_rounding(way, threads):
     layer, hidden = hybrid_of(packed_of(outputs=640)), torch.randn(64, 256).bfloat16()
-    before = torch.get_num_threads()
     alone = layer(hidden)
-    try:
-        torch.set_num_threads(3)
-        if way == "matrix units":
-            assert torch.equal(layer(hidden), alone)
-            return
-        # Tiles are wider then, and PyTorch's product may be rounded in another order.
+    threads(3)
+    if way == "matrix units":
+        assert torch.equal(layer(hidden), alone)
+    else:  # tiles are wider then, and PyTorch's product may be rounded in another order
         torch.testing.assert_close(layer(hidden), alone, rtol=2e-2, atol=1e-2)
-    finally:
-        torch.set_num_threads(before)
 
 
-@needs_kernel
+SET_UP = """
+#include "{header}"
+TARGET void set_up(void *tiles, int rows) {{ take_tiles(tiles, 8, rows); }}
+TARGET void give_back(const void *tiles) {{ give_back_tiles(tiles); }}
+"""
+
+
+@needs_matrix_units
 @torch.inference_mode()
-def test_products_of_pytorch_are_as_before_beside_matrix_units():
-    layer, weight = hybrid_of(packed_of()), torch.randn(256, 256).bfloat16()
-    hidden = torch.randn(3, 256).bfloat16()
-    before = hidden @ weight  # PyTorch's own matrix units are set up by now
+def test_tiles_are_given_back_as_they_were(tmp_path, threads):
+    threads(1)  # tiles are of a thread
+    source = tmp_path / "set_up.c"
+    source.write_text(SET_UP.format(header=Path(hybrid.__file__).with_name("matrix_units.h")))
+    signatures = {"set_up": (None, (c_void_p, c_int)), "give_back": (None, (c_void_p,))}
+    tiles = compiled(source, signatures)
+    layer, hidden = hybrid_of(packed_of()), torch.randn(3, 256).bfloat16()
+    first, between, after = (ctypes.create_string_buffer(64) for _ in range(3))
+    tiles.set_up(first, 7)  # as another program of this thread may have
+    tiles.set_up(between, 7)  # what that looks like
     layer(hidden)
-    assert torch.equal(hidden @ weight, before)
+    tiles.set_up(after, 7)
+    tiles.give_back(first)
+    assert any(between.raw)
+    assert after.raw == between.raw
 
 
 @needs_kernel
@@ -176,20 +192,15 @@ def test_a_row_that_is_no_number_leaves_the_others_alone(way):
 
 @needs_kernel
 @torch.inference_mode()
-def test_threads_of_python_may_call_at_once():
-    layer, hidden = hybrid_of(packed_of(outputs=640)), torch.randn(40, 256).bfloat16()
-    before = torch.get_num_threads()
-    expected = layer(hidden[:FEW_ROWS])
-    try:
-        torch.set_num_threads(2)
-        with ThreadPoolExecutor(4) as pool:
-            numbers = [1 + index % FEW_ROWS for index in range(60)]
-            for number, found in zip(
-                numbers, pool.map(lambda n: layer(hidden[:n]), numbers), strict=True
-            ):
-                assert torch.equal(found, expected[:number])
-    finally:
-        torch.set_num_threads(before)
+def test_threads_of_python_may_call_at_once(threads):
+    layer, hidden = hybrid_of(packed_of(outputs=640)), torch.randn(FEW_ROWS, 256).bfloat16()
+    expected = layer(hidden)
+    threads(2)
+    numbers = [1 + index % FEW_ROWS for index in range(60)]
+    with ThreadPoolExecutor(4) as pool:
+        every = list(pool.map(lambda number: layer(hidden[:number]), numbers))
+    for number, found in zip(numbers, every, strict=True):
+        assert torch.equal(found, expected[:number])
 
 
 @needs_kernel

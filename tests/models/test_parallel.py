@@ -7,16 +7,8 @@ import signal
 import threading
 
 import pytest
-import torch
 
 from biomistral.models.parallel import share_out
-
-
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("num_threads", [1, 3])

@@ -128,12 +128,17 @@ def test_the_process_becomes_the_server(installed, tiny_model) -> None:
 # --- the servers themselves, where they are installed ---------------------------------------------
 
 
-@pytest.fixture(params=[("vllm", "vllm"), ("llama.cpp", "llama-server")], ids=lambda pair: pair[0])
+def _if_there(backend: str, program: str):
+    reason = f"{program} is not on the PATH"
+    return pytest.param(
+        backend, marks=pytest.mark.skipif(shutil.which(program) is None, reason=reason)
+    )
+
+
+@pytest.fixture(params=[_if_there("vllm", "vllm"), _if_there("llama.cpp", "llama-server")])
 def other_server(request, run_serve, client_of, trained_model, tmp_path):
     """A client of the trained model as another server serves it."""
-    backend, program = request.param
-    if shutil.which(program) is None:
-        pytest.skip(f"{program} is not on the PATH")
+    backend = request.param
     place, words = trained_model, ["--precision", "float32"]
     if backend == "llama.cpp":
         pytest.importorskip("gguf", reason="pip install 'biomistral[quantization]'")
